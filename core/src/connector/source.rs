@@ -1,0 +1,237 @@
+//! What a source promises.
+
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::field::{Field, Step};
+use super::record::{Change, Column, Schema};
+use crate::error::Result;
+
+/// What is read through a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ModelSpec {
+    /// One table or view.
+    Table {
+        /// Its schema.
+        schema: String,
+        /// Its name, as the catalogue writes it.
+        table: String,
+    },
+    /// One SELECT statement.
+    Sql {
+        /// The statement, without a semicolon at its end.
+        sql: String,
+    },
+}
+
+/// How much of the model a run reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ReadMode {
+    /// Every row.
+    Full,
+    /// The rows whose cursor is past the last one delivered.
+    Incremental {
+        /// A column that only grows.
+        cursor: String,
+    },
+}
+
+/// What a sync reads: the model, its key, how much of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadPlan {
+    /// The model.
+    pub model: ModelSpec,
+    /// The model's columns as saved with it; a source that finds others fails with `model.columns_changed`.
+    pub columns: Vec<Column>,
+    /// The key's columns, at least one.
+    pub key: Vec<String>,
+    /// How much of it.
+    pub mode: ReadMode,
+}
+
+/// Asks a source to fix the next batch.
+#[derive(Debug, Clone)]
+pub struct SealRequest {
+    /// What is read.
+    pub plan: ReadPlan,
+    /// The token of the last change delivered in this generation, if any.
+    pub position: Option<Value>,
+    /// What the last seal asked to be handed back.
+    pub carry: Option<Value>,
+}
+
+/// A batch, fixed at the source.
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    /// What [`Source::read`] needs to read exactly this batch, again and again.
+    pub batch: Value,
+    /// To be handed to the next seal.
+    pub carry: Option<Value>,
+    /// There is nothing to read: the run ends without touching the destination.
+    pub empty: bool,
+    /// Sentences for the run's timeline, such as which rows wait for an open transaction.
+    pub notes: Vec<String>,
+}
+
+/// Asks a source to read a sealed batch.
+#[derive(Debug, Clone)]
+pub struct ReadRequest {
+    /// What is read.
+    pub plan: ReadPlan,
+    /// The batch as sealed.
+    pub batch: Value,
+    /// The token to go on from; none for the batch's start.
+    pub from: Option<Value>,
+}
+
+/// Where a read ended.
+#[derive(Debug, Clone, Default)]
+pub struct ReadEnd {
+    /// The token of the batch's last change; none if nothing came after `from`.
+    pub token: Option<Value>,
+}
+
+/// Whether a sink wants more before it is flushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    More,
+    /// The chunk is full: flush at the next place where a token can be given.
+    Full,
+}
+
+/// Takes a batch's changes, in order.
+#[async_trait]
+pub trait Sink: Send {
+    /// Takes one change. A change that cannot be sent becomes a dead letter and is not an error here.
+    ///
+    /// # Errors
+    /// What ends the run: more dead letters than tolerated.
+    fn push(&mut self, change: Change<'_>) -> Result<Flow>;
+
+    /// Hands the chunk over; `token` is the place after the last change pushed. Waits while the
+    /// destination is behind.
+    ///
+    /// # Errors
+    /// [`crate::error::Code::Cancelled`] when the run is to stop here, or what ended the destination's side.
+    async fn flush(&mut self, token: Value) -> Result<()>;
+}
+
+/// One table of a catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogueTable {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// `table`, `view`, `materialized_view`, `foreign_table` or `partitioned_table`.
+    pub kind: String,
+    /// The primary key's columns, in order; empty if there is none.
+    pub primary_key: Vec<String>,
+    /// The planner's estimate of its rows, if it has one.
+    pub rows_estimated: Option<i64>,
+    /// Its columns, in order.
+    pub columns: Vec<CatalogueColumn>,
+}
+
+/// One column of a catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogueColumn {
+    /// Its name.
+    pub name: String,
+    /// The source's own word for its type.
+    pub source_type: String,
+    /// Whether it may be NULL.
+    pub nullable: bool,
+    /// Whether Freshet can send it exactly.
+    pub supported: bool,
+}
+
+/// What can be read through a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalogue {
+    /// At most 1 000, in order of schema and name.
+    pub tables: Vec<CatalogueTable>,
+    /// There are more than that.
+    pub truncated: bool,
+}
+
+/// The first rows of a model; shown once, never stored beyond its operation's life.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Preview {
+    /// The columns.
+    pub columns: Vec<Column>,
+    /// At most 100 rows, each a JSON object as a `row` envelope would hold it; cells over 64 KiB are cut.
+    pub rows: Vec<Value>,
+    /// There are more rows.
+    pub truncated: bool,
+}
+
+/// Whether a key identifies rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyCheck {
+    /// The columns asked about.
+    pub key: Vec<String>,
+    /// How many rows there are.
+    pub rows: i64,
+    /// How many of them have NULL in the key.
+    pub null_rows: i64,
+    /// How many keys occur more than once.
+    pub duplicate_keys: i64,
+}
+
+/// An open connection to a source. Every call may take as long as the source does; none keeps a row in memory
+/// longer than it needs.
+#[async_trait]
+pub trait Source: Send {
+    /// Tries the connection step by step; the steps after a failure are skipped.
+    async fn check(&mut self) -> Vec<Step>;
+
+    /// Lists tables and views, of one schema if named.
+    async fn catalogue(&mut self, schema: Option<&str>) -> Result<Catalogue>;
+
+    /// The columns of a model, and the primary key where the source declares one.
+    async fn describe(&mut self, model: &ModelSpec) -> Result<(Schema, Vec<String>)>;
+
+    /// The first `rows_max` rows.
+    async fn preview(&mut self, model: &ModelSpec, rows_max: usize) -> Result<Preview>;
+
+    /// Counts rows without key and keys that repeat.
+    async fn key_check(&mut self, model: &ModelSpec, key: &[String]) -> Result<KeyCheck>;
+
+    /// Fixes the next batch. Harmless when repeated.
+    async fn seal(&mut self, request: &SealRequest) -> Result<Sealed>;
+
+    /// Reads a batch from a token on, in its total order.
+    async fn read(&mut self, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd>;
+}
+
+/// A kind of source.
+#[async_trait]
+pub trait SourceKind: Send + Sync + 'static {
+    /// Its word in the API, `postgres`.
+    const NAME: &'static str;
+    /// Its form.
+    const FIELDS: &'static [Field];
+    /// Its settings; unknown fields are refused. Secrets among them are named by [`Field::secret`].
+    type Settings: DeserializeOwned + Serialize + Send + Sync;
+
+    /// Checks rules beyond the types; called before anything is saved.
+    ///
+    /// # Errors
+    /// [`crate::error::Code::Invalid`] with the fields at fault.
+    fn validate(&self, settings: &Self::Settings) -> Result<()>;
+
+    /// Checks a model's text before it is saved, without a connection.
+    ///
+    /// # Errors
+    /// `model.not_select`, `model.multiple_statements`, `model.syntax`.
+    fn validate_model(&self, model: &ModelSpec) -> Result<()>;
+
+    /// Opens a connection. Does not dial yet: the first call does.
+    async fn open(&self, settings: Self::Settings) -> Result<Box<dyn Source>>;
+}

@@ -1,0 +1,341 @@
+//! What can go wrong, said once: a closed list of codes, each with its class and what to do.
+//!
+//! An [`Error`] carries a code, a sentence for a person, and its cause for the log. The sentence
+//! names the thing and the amount; it never holds a secret, a row value or the cause's own words.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Who can mend it, and whether a run tries again by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// A person must change something; never retried by itself.
+    User,
+    /// Passes by itself; retried with back-off.
+    Transient,
+    /// A defect or a broken installation; retried like a transient one, and loud in the log.
+    System,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $class:ident, $action:literal;)*) => {
+        /// The closed list of what can go wrong: the same word in the API, the log and the metrics.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// Every code there is.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The word on the wire.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// Who can mend it.
+            #[must_use]
+            pub fn class(self) -> Class {
+                match self { $(Self::$name => Class::$class,)* }
+            }
+
+            /// What to do about it, in one sentence.
+            #[must_use]
+            pub fn action(self) -> &'static str {
+                match self { $(Self::$name => $action,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    // The request itself.
+    /// A body, path or query that does not parse or breaks a rule.
+    Invalid = "request.invalid", User, "Correct the fields named in `errors` and send the request again.";
+    /// No row of that id in this workspace.
+    NotFound = "request.not_found", User, "Check the id; it may belong to another workspace or be archived.";
+    /// The path exists, the method does not.
+    MethodNotAllowed = "request.method_not_allowed", User, "Use a method that the API document lists for this path.";
+    /// A body that is too large.
+    TooLarge = "request.too_large", User, "Send at most 1 MiB.";
+    /// A body that is not JSON.
+    UnsupportedMedia = "request.unsupported_media_type", User, "Send `Content-Type: application/json`.";
+    /// No key, or one that is not valid.
+    Unauthenticated = "auth.invalid_key", User, "Send `Authorization: Bearer fr_…` with a key that is neither revoked nor expired.";
+    /// A key without the scope.
+    Forbidden = "auth.scope_missing", User, "Use a key with the scope named in the message.";
+    /// The name or slug is taken in this workspace.
+    Conflict = "request.conflict", User, "Choose another name, or use the object that has it.";
+    /// `If-Match` does not match.
+    PreconditionFailed = "request.precondition_failed", User, "Read the object again and repeat the change on its current `ETag`.";
+    /// `If-Match` is missing.
+    PreconditionRequired = "request.precondition_required", User, "Send `If-Match` with the `ETag` of the object you read.";
+    /// The same `Idempotency-Key` with another body.
+    IdempotencyMismatch = "request.idempotency_mismatch", User, "Use a new `Idempotency-Key` for a different request.";
+    /// The same `Idempotency-Key` is being worked on.
+    IdempotencyInFlight = "request.idempotency_in_flight", Transient, "Wait a moment and send the same request again.";
+    /// The object's state does not allow it.
+    WrongState = "request.wrong_state", User, "Look at the object's state; the message says which states allow this.";
+    /// The object is used by others.
+    InUse = "request.in_use", User, "Archive the objects named in the message first.";
+    /// A change has a consequence that was not accepted.
+    ConsequenceNotAccepted = "sync.consequence_not_accepted", User, "Read the consequence and repeat the change with `accept_consequence` set to it.";
+    /// Too many requests or too much work at once.
+    Limited = "request.limited", Transient, "Wait as long as `Retry-After` says.";
+
+    // Connections to Postgres.
+    /// The name does not resolve or nothing answers.
+    PostgresUnreachable = "postgres.unreachable", Transient, "Check host and port, and that a firewall lets the worker through.";
+    /// TLS cannot be agreed or the certificate is not trusted.
+    PostgresTls = "postgres.tls_failed", User, "Check `tls.mode`, the CA certificate, and that the server's name is in its certificate.";
+    /// The password or user is wrong.
+    PostgresLogin = "postgres.login_failed", User, "Check user, password and database, and pg_hba.conf of the server.";
+    /// No right to read.
+    PostgresPrivilege = "postgres.privilege_missing", User, "Grant USAGE on the schema and SELECT on the table to the connection's user.";
+    /// The login could do more than read: it is a superuser.
+    PostgresSuperuser = "postgres.superuser", User, "Use a login that can only read, or set `allow_superuser` on the connection.";
+    /// The server is older than what is supported.
+    PostgresVersion = "postgres.version_unsupported", User, "Use PostgreSQL 13 or later.";
+    /// A standby cannot show its primary's open transactions.
+    PostgresStandby = "postgres.standby", User, "Connect to the primary, or use mode `full`.";
+    /// The connection broke in the middle.
+    PostgresConnectionLost = "postgres.connection_lost", Transient, "Nothing to do: the run goes on from the last committed chunk.";
+    /// The statement failed.
+    PostgresQuery = "postgres.query_failed", User, "Run the model's SQL on the server and mend what it reports.";
+    /// The statement took longer than its limit.
+    PostgresTimeout = "postgres.query_timeout", Transient, "Add an index for the model's key or cursor, or raise the connection's `statement_timeout_s`.";
+
+    // Models.
+    /// Not one SELECT.
+    ModelNotSelect = "model.not_select", User, "Write one SELECT statement that only reads.";
+    /// More than one statement.
+    ModelMultipleStatements = "model.multiple_statements", User, "Write one SELECT statement.";
+    /// SQL that does not parse.
+    ModelSyntax = "model.syntax", User, "Mend the SQL at the place named in the message.";
+    /// A table or column that is not there.
+    ModelObjectMissing = "model.object_missing", User, "Check the names; quoted names are case-sensitive.";
+    /// Two columns of one name.
+    ModelDuplicateColumns = "model.duplicate_columns", User, "Give each column of the SELECT a name of its own.";
+    /// The key's column is not in the model.
+    ModelKeyMissing = "model.key_missing", User, "Name columns that the model returns as its primary key.";
+    /// A key with NULL in it.
+    ModelKeyNull = "model.key_null", User, "Choose key columns that are never NULL, or filter such rows out.";
+    /// Two rows of one key.
+    ModelKeyDuplicate = "model.key_duplicate", User, "Choose columns that identify a row, or filter repeats out.";
+    /// A column whose type cannot be sent exactly.
+    ModelTypeUnsupported = "model.type_unsupported", User, "Cast the column in a `sql` model, for one to text, or leave it out.";
+    /// The cursor cannot be used.
+    ModelCursor = "model.cursor_unsuitable", User, "Use a cursor column of type timestamptz, timestamp, date, smallint, integer or bigint that only grows.";
+    /// The model's columns changed since it was saved.
+    ModelColumnsChanged = "model.columns_changed", User, "Save the model again to take over its columns as they are now.";
+
+    // Kafka.
+    /// No broker answers.
+    KafkaUnreachable = "kafka.unreachable", Transient, "Check the bootstrap servers, and that the brokers' advertised listeners can be reached from the worker.";
+    /// TLS cannot be agreed.
+    KafkaTls = "kafka.tls_failed", User, "Check the CA and client certificates, and that each broker's name is in its certificate.";
+    /// SASL refused.
+    KafkaLogin = "kafka.login_failed", User, "Check SASL mechanism, user and password.";
+    /// The topic is not there.
+    KafkaTopicMissing = "kafka.topic_missing", User, "Create the topic, or let the sync create it with `topic.create`.";
+    /// The topic is there with other settings.
+    KafkaTopicMismatch = "kafka.topic_mismatch", User, "Change the sync's `topic.create` to the topic's settings, or use another topic.";
+    /// The topic cannot be created.
+    KafkaTopicCreate = "kafka.topic_create_failed", User, "Check partitions, replication factor and the CREATE right.";
+    /// A right is missing.
+    KafkaAcl = "kafka.acl_missing", User, "Grant the operation on the resource that the message names.";
+    /// Transactions are not allowed or not there.
+    KafkaTransactions = "kafka.transactions_not_allowed", User, "Grant WRITE and DESCRIBE on the transactional id prefix, or choose the guarantee `effectively_once`.";
+    /// A record larger than the topic takes.
+    KafkaMessageTooLarge = "kafka.message_too_large", User, "Raise `max.message.bytes` of the topic, or leave large columns out.";
+    /// Too few replicas in sync.
+    KafkaNotEnoughReplicas = "kafka.not_enough_replicas", Transient, "Bring the topic's replicas back, or lower `min.insync.replicas`.";
+    /// Another producer with our transactional id took over.
+    KafkaFenced = "kafka.fenced", Transient, "Nothing to do: another worker has this sync now.";
+    /// The broker did not answer in time.
+    KafkaTimeout = "kafka.delivery_timeout", Transient, "Nothing to do: the run goes on when the brokers answer.";
+    /// It is unknown whether a transaction was committed.
+    KafkaUnclear = "kafka.commit_unclear", Transient, "Nothing to do: the next attempt reads what was committed and goes on from there.";
+    /// The progress record is gone or of another cluster.
+    KafkaProgressLost = "kafka.progress_lost", User, "Check that the destination is the same cluster; then reset the sync's position.";
+    /// Kafka knows more than Postgres.
+    KafkaLedgerBehind = "kafka.ledger_behind", User, "Freshet's database is older than the topic; adopt Kafka's position, or reset the sync.";
+    /// A setting outside the allow-list.
+    KafkaSetting = "kafka.setting_not_allowed", User, "Remove the setting; the message lists those that are allowed.";
+    /// Another error of the broker.
+    KafkaBroker = "kafka.broker_error", Transient, "Look at the broker's log; the run tries again by itself.";
+
+    // Runs.
+    /// More dead letters than tolerated.
+    ErrorBudgetSpent = "sync.error_budget_spent", User, "Look at the run's dead letters, mend the rows or raise `error_tolerance`.";
+    /// A row that cannot be encoded.
+    EncodeFailed = "record.encode_failed", User, "Look at the dead letter's reason; cast or leave out the column it names.";
+    /// The lease ran out.
+    LeaseLost = "platform.lease_lost", Transient, "Nothing to do: another worker goes on from the last committed chunk.";
+    /// A person asked to stop.
+    Cancelled = "run.cancelled", User, "Start a new run when you want to go on.";
+
+    // The installation.
+    /// Freshet's own database does not answer.
+    Database = "platform.database", Transient, "Check Freshet's own Postgres; work goes on when it answers.";
+    /// A secret cannot be opened.
+    Vault = "platform.vault", System, "Check that `FRESHET_MASTER_KEYS` still holds the key that the message names.";
+    /// A setting that cannot be used.
+    Settings = "platform.settings", User, "Mend the setting named in the message; `freshet doctor` checks them all.";
+    /// A defect of Freshet.
+    Internal = "platform.internal", System, "Report it with the request or run id; the log holds the cause.";
+}
+
+impl Code {
+    /// The code of a word, if there is one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'_, str>>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a known error code"))
+    }
+}
+
+/// One field of a request that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldError {
+    /// JSON pointer into the body, `/topic/name`.
+    pub pointer: String,
+    /// The rule that is broken.
+    pub detail: String,
+}
+
+/// A failure: its code, a sentence for a person, the fields at fault, and the cause for the log.
+#[derive(thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// Which of the closed list.
+    pub code: Code,
+    /// What failed, on what, how much of it; shown to people of the workspace.
+    pub message: String,
+    /// Which fields of a request are at fault; empty for anything else.
+    pub fields: Vec<FieldError>,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error with its code and its sentence.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), fields: Vec::new(), source: None }
+    }
+
+    /// A request that breaks one rule.
+    pub fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        let (pointer, detail) = (pointer.into(), detail.into());
+        let mut error = Self::new(Code::Invalid, format!("{pointer}: {detail}"));
+        error.fields.push(FieldError { pointer, detail });
+        error
+    }
+
+    /// A JSON value of the wrong shape: where, and what was expected, without what was found there.
+    pub fn from_json<E: fmt::Display>(prefix: &str, error: &serde_path_to_error::Error<E>) -> Self {
+        let path = error.path().to_string();
+        let pointer = if path == "." { prefix.to_owned() } else { format!("{prefix}/{}", path.replace('.', "/")) };
+        Self::invalid(pointer, without_values(&error.inner().to_string()))
+    }
+
+    /// No such thing in this workspace.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(Code::NotFound, format!("no {what} with this id in the workspace"))
+    }
+
+    /// Keeps `source` for the log; it is never shown.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Who can mend it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.code.class()
+    }
+
+    /// The message and every cause below it, for the log.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = format!("{}: {}", self.code, self.message);
+        let mut cause = std::error::Error::source(self);
+        while let Some(inner) = cause {
+            text.push_str(": ");
+            text.push_str(&inner.to_string());
+            cause = inner.source();
+        }
+        text
+    }
+}
+
+/// Cuts what stands in double quotes: serde quotes the value it found, and that may be a secret.
+fn without_values(text: &str) -> String {
+    let mut parts = text.split('"');
+    let head = parts.next().unwrap_or_default();
+    match parts.next_back() {
+        Some(tail) => format!("{head}…{tail}"),
+        None => head.to_owned(),
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.chain())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_reads_back_and_says_what_to_do() {
+        for code in Code::ALL {
+            assert_eq!(Code::parse(code.as_str()), Some(*code));
+            assert!(code.action().ends_with('.'), "{code} has no action");
+        }
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_not_repeated() {
+        let found: Result<u16, _> = serde_path_to_error::deserialize(serde_json::json!("hunter2"));
+
+        let error = Error::from_json("/settings", &found.unwrap_err());
+
+        assert_eq!(error.message, "/settings: invalid type: string …, expected u16");
+    }
+
+    #[test]
+    fn the_cause_is_in_the_log_and_not_in_the_message() {
+        let error = Error::new(Code::Database, "cannot read the run").caused_by("connection refused");
+
+        assert_eq!(error.to_string(), "cannot read the run");
+        assert_eq!(error.chain(), "platform.database: cannot read the run: connection refused");
+    }
+}
