@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error};
 
+/// Stands for a secret that is already in the vault while other settings are checked: the API cannot open it.
+/// Every kind takes it for any secret field.
+pub const KEPT_SECRET: &str = "(kept)";
+
 /// One choice of a [`FieldKind::Choice`].
 pub type Choice = &'static str;
 

@@ -31,7 +31,7 @@ pub use destination::{
     Chunk, Destination, DestinationKind, Guarantee, Header, Lane, LaneSpec, Message, PartitionRange, Prepared,
     Progress, Receipt, Target, TopicCreate, TopicPlan,
 };
-pub use field::{Choice, Field, FieldKind, Step, StepState};
+pub use field::{Choice, Field, FieldKind, KEPT_SECRET, Step, StepState};
 pub use format::{ChangeMeta, EncodeError, EncodePlan, Encoder, Envelope, FormatKind, KeyForm, NumberForm};
 pub use record::{Cell, Change, Column, Kind, Op, Row, Schema, Span};
 pub use registry::{DestinationEntry, FormatEntry, Registry, SourceEntry};

@@ -1,0 +1,213 @@
+//! Freshet's own Postgres: the pool, the tenant's transaction, the migrations.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+
+use crate::error::{Code, Error, Result};
+use crate::id::{InstallationId, WorkspaceId};
+use crate::settings::{Secret, Settings};
+
+/// The schema, embedded.
+pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+
+/// How long a request waits for a free connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Freshet's own database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: PgPool,
+}
+
+/// A transaction of one workspace: the only way to a tenant's rows. Row-level security shows it no others.
+/// Dropped without [`TenantTx::commit`], it rolls back.
+pub struct TenantTx {
+    tx: Transaction<'static, Postgres>,
+    workspace: WorkspaceId,
+}
+
+impl TenantTx {
+    /// The workspace; every statement names it besides.
+    #[must_use]
+    pub fn workspace(&self) -> WorkspaceId {
+        self.workspace
+    }
+
+    /// The connection, for a store's statements.
+    pub(crate) fn conn(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// [`Code::Database`]; whether the commit took place is then not known.
+    pub async fn commit(self) -> Result<()> {
+        self.tx.commit().await.map_err(failed("cannot commit"))
+    }
+}
+
+impl Db {
+    /// Connects as the application's role, and refuses one that row-level security does not hold.
+    ///
+    /// # Errors
+    /// [`Code::Settings`] when the role is a superuser, bypasses row-level security or owns tables;
+    /// [`Code::Database`] when the database does not answer or its schema is not that of this program.
+    pub async fn connect(settings: &Settings) -> Result<Self> {
+        let options = connect_options(&settings.database_url, "FRESHET_DATABASE_URL")?;
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.database_connections_max)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options)
+            .await
+            .map_err(failed("cannot connect to Freshet's own database (FRESHET_DATABASE_URL)"))?;
+        let db = Self { pool };
+        db.refuse_strong_role().await?;
+        db.refuse_other_schema().await?;
+        Ok(db)
+    }
+
+    async fn refuse_strong_role(&self) -> Result<()> {
+        let (strong, owns): (bool, bool) = sqlx::query_as(
+            "select r.rolsuper or r.rolbypassrls,
+                    exists (select 1 from pg_class as c
+                            where c.relowner = r.oid and c.relnamespace = 'public'::regnamespace)
+             from pg_roles as r
+             where r.rolname = current_user",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(failed("cannot read the role's rights"))?;
+        if strong || owns {
+            return Err(Error::new(
+                Code::Settings,
+                "FRESHET_DATABASE_URL: the role is a superuser, bypasses row-level security or owns the tables; \
+                 log in as `freshet_app`",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn refuse_other_schema(&self) -> Result<()> {
+        let wanted = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
+        let found: Option<i64> = sqlx::query_scalar("select max(version) from _sqlx_migrations where success")
+            .fetch_one(&self.pool)
+            .await
+            .unwrap_or(None);
+        if found != Some(wanted) {
+            let found = found.map_or_else(|| "none".to_owned(), |version| version.to_string());
+            return Err(Error::new(
+                Code::Settings,
+                format!("the database's schema is {found}, this program's is {wanted}; run `freshet migrate`"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Begins a transaction of one workspace, in one round trip.
+    ///
+    /// # Errors
+    /// [`Code::Database`] when no connection is to be had in 10 s.
+    pub async fn tenant(&self, workspace: WorkspaceId) -> Result<TenantTx> {
+        // The id is a parsed UUID: nothing of a caller's text gets into the statement.
+        let begin = format!("begin; set local freshet.workspace_id = '{}'", workspace.uuid());
+        let tx =
+            self.pool.begin_with(sqlx::AssertSqlSafe(begin)).await.map_err(failed("cannot begin a transaction"))?;
+        Ok(TenantTx { tx, workspace })
+    }
+
+    /// The pool, for the dispatcher's functions and for LISTEN: they see ids and states of all workspaces.
+    pub(crate) fn dispatcher(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// This installation's id, drawn when its database was made.
+    ///
+    /// # Errors
+    /// [`Code::Database`].
+    pub async fn installation(&self) -> Result<InstallationId> {
+        sqlx::query_scalar("select id from installation")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(failed("cannot read the installation's id"))
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// [`Code::Database`].
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("select 1").execute(&self.pool).await.map(|_| ()).map_err(failed("the database does not answer"))
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Brings the schema up to date, as the owner. Safe to call from several processes at once.
+///
+/// # Errors
+/// [`Code::Settings`] without `FRESHET_OWNER_DATABASE_URL`, [`Code::Database`] when a migration fails; each
+/// migration is a transaction of its own.
+pub async fn migrate(settings: &Settings) -> Result<()> {
+    let options = connect_options(&settings.owner_database_url, "FRESHET_OWNER_DATABASE_URL")?;
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(options)
+        .await
+        .map_err(failed("cannot connect as the owner (FRESHET_OWNER_DATABASE_URL)"))?;
+    let migrated = MIGRATOR
+        .run(&pool)
+        .await
+        .map_err(|error| Error::new(Code::Database, "a migration failed; nothing of it is left").caused_by(error));
+    if migrated.is_ok() {
+        let grant = sqlx::query("grant select on _sqlx_migrations to freshet_app").execute(&pool).await;
+        grant.map_err(failed("cannot let the application see the schema's version"))?;
+    }
+    pool.close().await;
+    migrated
+}
+
+pub(crate) fn connect_options(url: &Secret, name: &str) -> Result<PgConnectOptions> {
+    if url.expose().is_empty() {
+        return Err(Error::new(Code::Settings, format!("{name} is not set")));
+    }
+    let options = PgConnectOptions::from_str(url.expose()).map_err(|_| {
+        Error::new(Code::Settings, format!("{name} is not of the form postgres://user:password@host/db"))
+    })?;
+    Ok(options.application_name("freshet").options([("TimeZone", "UTC")]))
+}
+
+/// Names what failed; a broken constraint that has a meaning of its own becomes that error.
+pub(crate) fn failed(what: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
+    move |error| {
+        let constraint = error.as_database_error().and_then(|database| database.constraint()).map(str::to_owned);
+        match constraint.as_deref().and_then(named_by_constraint) {
+            Some(named) => named.caused_by(error),
+            None => Error::new(Code::Database, what).caused_by(error),
+        }
+    }
+}
+
+fn named_by_constraint(constraint: &str) -> Option<Error> {
+    if let Some(noun) = constraint.strip_suffix("_name_taken").or_else(|| constraint.strip_suffix("_slug_taken")) {
+        return Some(Error::new(Code::Conflict, format!("another {} has this name", noun.replace('_', " "))));
+    }
+    if constraint.ends_with("_name_length") {
+        return Some(Error::invalid("/name", "must have 1 to 200 characters"));
+    }
+    match constraint {
+        "workspace_slug_shape" => Some(Error::invalid("/slug", "must be 1 to 63 of a-z, 0-9 and -, not - first")),
+        "model_of_connection" => Some(Error::not_found("connection")),
+        "sync_of_model" => Some(Error::not_found("model")),
+        "sync_to_destination" => Some(Error::not_found("destination")),
+        _ => None,
+    }
+}

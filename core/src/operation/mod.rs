@@ -1,0 +1,107 @@
+//! An operation: a question that only a worker may answer. The API inserts the row, a worker fills it in.
+//!
+//! ~~~text
+//! pending ─► running ─► succeeded | failed | cancelled
+//!    ▲──────────┘ the worker's lease ran out
+//! ~~~
+pub mod ops;
+pub(crate) mod store;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::{ConnectionId, DestinationId, ModelId, OperationId, SyncId, WorkspaceId};
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Question {
+    /// Try a connection, step by step.
+    TestConnection {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// List what a connection reaches.
+    ListCatalogue {
+        /// Which.
+        connection: ConnectionId,
+        /// One schema of it.
+        schema: Option<String>,
+    },
+    /// Find a model's columns and key.
+    DescribeModel {
+        /// Which.
+        model: ModelId,
+    },
+    /// Show a model's first rows.
+    PreviewModel {
+        /// Which.
+        model: ModelId,
+    },
+    /// Count rows without key and keys that repeat.
+    CheckKey {
+        /// Which model.
+        model: ModelId,
+        /// The key to check; the model's own if empty.
+        key: Vec<String>,
+    },
+    /// Try a destination, step by step.
+    TestDestination {
+        /// Which.
+        destination: DestinationId,
+    },
+    /// Look at everything a run of a sync needs.
+    CheckSync {
+        /// Which.
+        sync: SyncId,
+    },
+}
+
+impl Question {
+    /// Its word.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::TestConnection { .. } => "test_connection",
+            Self::ListCatalogue { .. } => "list_catalogue",
+            Self::DescribeModel { .. } => "describe_model",
+            Self::PreviewModel { .. } => "preview_model",
+            Self::CheckKey { .. } => "check_key",
+            Self::TestDestination { .. } => "test_destination",
+            Self::CheckSync { .. } => "check_sync",
+        }
+    }
+}
+
+/// An operation as people see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Operation {
+    /// Its id.
+    pub id: OperationId,
+    /// What is asked, with ids.
+    pub question: Question,
+    /// `pending`, `running`, `succeeded`, `failed`, `cancelled`.
+    pub state: String,
+    /// The answer; deleted an hour after it was asked for.
+    pub result: Option<Value>,
+    /// Why there is no answer.
+    pub error: Option<crate::run::Failure>,
+    /// When it was asked.
+    pub created_at: DateTime<Utc>,
+    /// When it was answered.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// One worker's hold on an operation.
+#[derive(Debug, Clone)]
+pub struct OperationClaim {
+    /// Whose.
+    pub workspace: WorkspaceId,
+    /// Which.
+    pub id: OperationId,
+    /// The fence.
+    pub epoch: i64,
+    /// What is asked.
+    pub question: Question,
+}

@@ -1,0 +1,57 @@
+//! What may be done with secrets.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::store;
+use crate::app::App;
+use crate::db::TenantTx;
+use crate::error::Result;
+use crate::id::SecretId;
+
+/// Seals a field's text in place of what was there.
+pub(crate) async fn put(app: &App, tx: &mut TenantTx, owner: Uuid, field: &str, text: &str) -> Result<()> {
+    let id = SecretId::new();
+    let sealed = app.vault.seal(tx.workspace(), id, text)?;
+    store::delete(tx, owner, field).await?;
+    store::insert(tx, id, owner, field, &sealed).await
+}
+
+/// Forgets a field's text.
+pub(crate) async fn remove(tx: &mut TenantTx, owner: Uuid, field: &str) -> Result<()> {
+    store::delete(tx, owner, field).await
+}
+
+/// Which fields of an owner are sealed.
+pub(crate) async fn fields(tx: &mut TenantTx, owner: Uuid) -> Result<Vec<super::store::SealedField>> {
+    store::fields(tx, owner).await
+}
+
+/// Opens all fields of an owner. For a worker alone.
+pub(crate) async fn open(app: &App, tx: &mut TenantTx, owner: Uuid) -> Result<BTreeMap<String, Zeroizing<String>>> {
+    let rows = store::all(tx, owner).await?;
+    let workspace = tx.workspace();
+    rows.into_iter()
+        .map(|row| {
+            let sealed = row.sealed();
+            Ok((row.field, app.vault.open(workspace, row.id, &sealed)?))
+        })
+        .collect()
+}
+
+/// Wraps the data keys of at most `rows_max` secrets by the current master key; returns how many. Call until 0.
+///
+/// # Errors
+/// [`crate::error::Code::Vault`] when a secret's master key is not among ours.
+pub async fn rewrap(app: &App, rows_max: i32) -> Result<usize> {
+    let rows = store::to_rewrap(&app.db, app.vault.current_key(), rows_max).await?;
+    for row in &rows {
+        let wrapped = app.vault.rewrap(row.workspace_id, row.id, &row.master_key, &row.wrapped_key)?;
+        let mut tx = app.db.tenant(row.workspace_id).await?;
+        store::set_wrapped_key(&mut tx, row, app.vault.current_key(), &wrapped).await?;
+        tx.commit().await?;
+    }
+    Ok(rows.len())
+}

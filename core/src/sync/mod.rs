@@ -1,0 +1,109 @@
+//! A sync: a model sent to a topic of a destination. What it does changes only by a new version.
+//!
+//! ~~~text
+//! draft ──activate──► active ◄──resume── paused
+//!   │                   │ └────pause───────▲ │
+//!   └───────archive─────┴───► archived ◄─────┘
+//! ~~~
+mod config;
+pub mod health;
+pub mod ops;
+pub(crate) mod store;
+pub mod work;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+pub use config::{Consequence, ErrorTolerance, SyncConfig, TopicConfig, TopicNames};
+
+use crate::id::{DestinationId, ModelId, ModelVersionId, SyncId, SyncVersionId};
+
+/// What a person wants of a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum SyncState {
+    /// Being made; never run.
+    Draft,
+    /// May run.
+    Active,
+    /// May not run until it is resumed.
+    Paused,
+    /// Gone from the lists; its history stays.
+    Archived,
+}
+
+impl SyncState {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Archived => "archived",
+        }
+    }
+}
+
+/// A sync with its current version.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sync {
+    /// Its id.
+    pub id: SyncId,
+    /// What is read.
+    pub model_id: ModelId,
+    /// Where it goes.
+    pub destination_id: DestinationId,
+    /// Its name, unique among those not archived.
+    pub name: String,
+    /// What a person wants of it.
+    pub state: SyncState,
+    /// The current version's number, from 1.
+    pub version: i32,
+    /// The model's version that it reads.
+    pub model_version: i32,
+    /// Raised when what is read or where it goes changes; a new generation starts from the beginning.
+    pub generation: i64,
+    /// The topic, its template filled in.
+    pub topic: String,
+    /// How it is done.
+    pub config: SyncConfig,
+    /// Raised by each change; its `ETag`.
+    pub row_version: i64,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it was changed last.
+    pub updated_at: DateTime<Utc>,
+    /// The current version's row.
+    #[serde(skip, default = "SyncVersionId::new")]
+    pub version_id: SyncVersionId,
+    /// The model version's row.
+    #[serde(skip, default = "ModelVersionId::new")]
+    pub model_version_id: ModelVersionId,
+}
+
+/// Where a sync is. Follows the progress record in Kafka; never leads it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Position {
+    /// The generation it belongs to.
+    pub generation: i64,
+    /// The last batch sealed.
+    pub batch_seq: i64,
+    /// `sealed`, `delivered` or `released`.
+    pub batch_state: String,
+    /// What the source needs to read the batch again.
+    pub batch: Option<serde_json::Value>,
+    /// What the source wants back at the next seal.
+    pub carry: Option<serde_json::Value>,
+    /// The token of the last change known to be delivered.
+    pub token: Option<serde_json::Value>,
+    /// Its place in the batch.
+    pub ordinal: i64,
+    /// The lane's partition of the progress topic.
+    pub progress_partition: Option<i32>,
+    /// Where to begin reading there.
+    pub progress_offset: Option<i64>,
+    /// The cluster that it is true for.
+    pub cluster_id: Option<String>,
+}

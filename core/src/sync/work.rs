@@ -1,0 +1,77 @@
+//! What a worker needs of a sync, and where it writes down how far the sync has got.
+
+use super::{Position, SyncConfig, store};
+use crate::connector::{ModelSpec, Progress, Schema, Sealed};
+use crate::db::TenantTx;
+use crate::error::{Error, Result};
+use crate::id::{ConnectionId, DestinationId, ModelVersionId, SyncId, SyncVersionId};
+
+/// A sync as one run does it.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The sync.
+    pub sync_id: SyncId,
+    /// Its name, for the envelope's `source`.
+    pub sync_name: String,
+    /// The generation of the version that runs.
+    pub generation: i64,
+    /// The data topic.
+    pub topic: String,
+    /// How it is done.
+    pub config: SyncConfig,
+    /// The model's name.
+    pub model_name: String,
+    /// The model version's row.
+    pub model_version_id: ModelVersionId,
+    /// What is read.
+    pub spec: ModelSpec,
+    /// The key's columns.
+    pub primary_key: Vec<String>,
+    /// The columns, if described.
+    pub columns: Option<Schema>,
+    /// Where it is read.
+    pub connection_id: ConnectionId,
+    /// The connection's name.
+    pub connection_name: String,
+    /// Where it goes.
+    pub destination_id: DestinationId,
+}
+
+/// Reads a sync at one of its versions.
+///
+/// # Errors
+/// `request.not_found`.
+pub async fn read(tx: &mut TenantTx, id: SyncId, version: SyncVersionId) -> Result<Work> {
+    store::work(tx, id, version).await?.ok_or_else(|| Error::not_found("sync"))
+}
+
+/// Where a sync is, in the generation that runs; a new generation starts from the beginning. Written for an epoch:
+/// an earlier one can write no more.
+///
+/// # Errors
+/// [`crate::error::Code::Database`].
+pub async fn position(tx: &mut TenantTx, id: SyncId, generation: i64, epoch: i64) -> Result<Position> {
+    store::take_position(tx, id, generation, epoch).await
+}
+
+pub(crate) async fn set_batch(tx: &mut TenantTx, id: SyncId, epoch: i64, seq: i64, sealed: &Sealed) -> Result<()> {
+    store::set_batch(tx, id, epoch, seq, sealed).await
+}
+
+pub(crate) async fn set_place(tx: &mut TenantTx, id: SyncId, epoch: i64, cluster: &str, partition: i32) -> Result<()> {
+    store::set_place(tx, id, epoch, cluster, partition).await
+}
+
+pub(crate) async fn set_progress(
+    tx: &mut TenantTx,
+    id: SyncId,
+    epoch: i64,
+    progress: &Progress,
+    offset: i64,
+) -> Result<()> {
+    store::set_progress(tx, id, epoch, progress, offset).await
+}
+
+pub(crate) async fn set_released(tx: &mut TenantTx, id: SyncId, epoch: i64, seq: i64) -> Result<()> {
+    store::set_released(tx, id, epoch, seq).await
+}

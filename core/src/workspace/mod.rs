@@ -1,0 +1,23 @@
+//! A workspace: the tenant. Made on the command line until people can sign up.
+pub mod ops;
+pub(crate) mod store;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::id::WorkspaceId;
+
+/// A tenant.
+#[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow)]
+pub struct Workspace {
+    /// Its id.
+    pub id: WorkspaceId,
+    /// Its short name, unique in the installation.
+    pub slug: String,
+    /// Its name on the screen.
+    pub name: String,
+    /// How many of its runs may work at once.
+    pub runs_max: i32,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+}
