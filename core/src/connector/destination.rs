@@ -51,8 +51,8 @@ fn default_cleanup_policy() -> String {
 pub struct TopicPlan {
     /// The data topic.
     pub topic: String,
-    /// The dead letters' topic.
-    pub dead_letter_topic: String,
+    /// The dead letters' topic; none for a sync that tolerates none.
+    pub dead_letter_topic: Option<String>,
     /// Create what is missing, so.
     pub create: Option<TopicCreate>,
     /// What the sync asks for.
@@ -113,7 +113,7 @@ pub struct Progress {
     pub batch_complete: bool,
     /// Where the source goes on from.
     pub source_token: Option<Value>,
-    /// SHA-256 over the chunk's keys and values, in hex.
+    /// XXH3-128 over the chunk's buffer, in hex: to compare a topic with what was planned.
     pub chunk_digest: String,
     /// When it was written.
     pub at: DateTime<Utc>,
@@ -215,6 +215,9 @@ pub trait Lane: Send {
     /// The last progress record committed, read up to the end of its partition; waits for open transactions
     /// of others to end, and fails rather than guess.
     async fn progress(&mut self) -> Result<Option<Progress>>;
+
+    /// The partition of the progress topic that is this lane's; known once it is fenced.
+    fn progress_partition(&self) -> i32;
 
     /// Sends one chunk and its progress record, and gives the chunk's memory back.
     ///

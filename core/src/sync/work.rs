@@ -75,3 +75,12 @@ pub(crate) async fn set_progress(
 pub(crate) async fn set_released(tx: &mut TenantTx, id: SyncId, epoch: i64, seq: i64) -> Result<()> {
     store::set_released(tx, id, epoch, seq).await
 }
+
+/// Reads a sync at its current version.
+///
+/// # Errors
+/// `request.not_found`.
+pub async fn current(tx: &mut TenantTx, id: SyncId) -> Result<Work> {
+    let sync = store::get(tx, id).await?.ok_or_else(|| Error::not_found("sync"))?;
+    read(tx, id, sync.version_id).await
+}

@@ -1,0 +1,199 @@
+//! Publishing one batch: a reader task fills chunks, this task sends them, Postgres follows.
+
+use std::collections::BTreeMap;
+
+use freshet_core::connector::{EncodePlan, Progress, ReadRequest, Schema};
+use freshet_core::error::{Code, Error, Result};
+use freshet_core::run::Counts;
+use freshet_core::run::work::{self, Delivered};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::chunk::{ChunkSink, Full, SinkPlan};
+use super::{Attempt, OncePerSecond, counts_of, unwrap_batch};
+
+/// Where a batch goes on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Start {
+    pub(super) ordinal: i64,
+    pub(super) token: Option<Value>,
+    pub(super) ops: BTreeMap<String, i64>,
+    pub(super) counts: Counts,
+    pub(super) complete: bool,
+}
+
+impl Start {
+    pub(super) fn of(progress: Option<&Progress>) -> Self {
+        progress.map_or_else(Self::default, |progress| Self {
+            ordinal: progress.ordinal,
+            token: progress.source_token.clone(),
+            ops: progress.ops.clone(),
+            counts: counts_of(&progress.ops, progress.rows_sent, progress.rows_dead, progress.bytes),
+            complete: progress.batch_complete,
+        })
+    }
+}
+
+/// Publishes the batch in hand; false when the worker is stopping and laid it down.
+pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<bool> {
+    let before = attempt.counts;
+    attempt.counts = before.plus(start.counts);
+    if start.complete {
+        return Ok(true);
+    }
+    let (sink, mut chunks, spare) = sink(attempt, &start)?;
+    let (batch, _) = unwrap_batch(attempt.started.position.batch.as_ref());
+    let request = ReadRequest { plan: attempt.plan.1.clone(), batch, from: start.token.clone() };
+    // The reader opens a connection of its own: the one that sealed is used again for the next batch.
+    let kind = &attempt.started.connection;
+    let mut source = attempt.app.registry.find_source(&kind.0)?.open(kind.1.clone()).await?;
+    let reader = tokio::spawn(async move {
+        let mut sink = sink;
+        let end = source.read(&request, &mut sink).await?;
+        sink.finish(end.token).await
+    });
+    let reading = AbortOnDrop(reader.abort_handle());
+
+    let mut pending = Delivered::default();
+    let mut due = OncePerSecond::new();
+    while let Some(full) = chunks.recv().await {
+        attempt.refuse_stopped()?;
+        let complete = full.progress.batch_complete;
+        let (chunk, committed) = send(attempt, full).await?;
+        attempt.counts = before.plus(committed.counts);
+        pending.add(committed.progress, committed.receipt, committed.dead);
+        if complete || due.is_due() || attempt.stop.drain.is_cancelled() {
+            record(attempt, &mut pending).await?;
+        }
+        // The reader may be gone already.
+        let _ = spare.try_send(chunk);
+        if complete {
+            drop(reading);
+            return Ok(true);
+        }
+        if attempt.stop.drain.is_cancelled() {
+            return Ok(false);
+        }
+        if attempt.stop.cancel.is_cancelled() {
+            record(attempt, &mut pending).await?;
+            attempt.refuse_stopped()?;
+        }
+    }
+    // The channel closed without the last chunk: the reader says why.
+    record(attempt, &mut pending).await?;
+    match reader.await {
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(())) => Err(Error::new(Code::Internal, "a batch ended without its last chunk")),
+        Err(error) => Err(Error::new(Code::Internal, "the reader broke off by a defect").caused_by(error)),
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Committed {
+    progress: Progress,
+    counts: Counts,
+    receipt: freshet_core::connector::Receipt,
+    dead: Vec<work::DeadLetter>,
+}
+
+async fn send(attempt: &mut Attempt<'_>, full: Full) -> Result<(freshet_core::connector::Chunk, Committed)> {
+    let open = attempt.lane.as_mut().ok_or_else(|| Error::new(Code::Internal, "no lane is open"))?;
+    let progress = full.progress;
+    // Once bytes go out the transaction is finished: a stop is looked at between chunks.
+    let (chunk, receipt) = open.lane.send(full.chunk, progress.clone()).await?;
+    let counts = counts_of(&progress.ops, progress.rows_sent, progress.rows_dead, progress.bytes);
+    open.progress = Some(progress.clone());
+    Ok((chunk, Committed { progress, counts, receipt, dead: full.dead }))
+}
+
+/// Lets Postgres follow. A database that does not answer for a moment is no reason to stop sending: the progress
+/// record is in Kafka, and what was not written is written with the next chunk.
+async fn record(attempt: &mut Attempt<'_>, pending: &mut Delivered) -> Result<()> {
+    let Some(progress) = &pending.progress else { return Ok(()) };
+    let complete = progress.batch_complete;
+    let written =
+        work::delivered(attempt.app, attempt.claim, attempt.started.work.sync_id, &attempt.counts, pending).await;
+    match written {
+        Ok(()) => {
+            *pending = Delivered::default();
+            Ok(())
+        }
+        Err(error) if error.code == Code::Database && !complete => {
+            tracing::warn!(run.id = %attempt.claim.run, error = %error.chain(), "Postgres falls behind Kafka");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+type Spare = mpsc::Sender<freshet_core::connector::Chunk>;
+
+fn sink(attempt: &Attempt<'_>, start: &Start) -> Result<(ChunkSink, mpsc::Receiver<Full>, Spare)> {
+    let (app, work, plan) = (attempt.app, &attempt.started.work, &attempt.plan.1);
+    let schema = Schema { columns: plan.columns.clone() };
+    let key = plan
+        .key
+        .iter()
+        .map(|name| {
+            schema.position(name).ok_or_else(|| {
+                Error::new(Code::ModelKeyMissing, format!("the key's column `{name}` is not in the model"))
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let (_, ts_ms) = unwrap_batch(attempt.started.position.batch.as_ref());
+    let encoder = app.registry.find_format(&work.config.format)?.encoder(EncodePlan {
+        schema,
+        key,
+        envelope: work.config.envelope,
+        key_form: work.config.key,
+        numbers: work.config.numbers,
+        source: source_members(attempt),
+    })?;
+    let open = attempt.lane.as_ref().ok_or_else(|| Error::new(Code::Internal, "no lane is open"))?;
+    // One chunk is in flight, one waits in the channel, one is being filled.
+    let (full_in, full_out) = mpsc::channel(1);
+    let (spare_in, spare_out) = mpsc::channel(3);
+    let plan = SinkPlan {
+        sync_id: work.sync_id.to_string(),
+        sync_name: work.sync_name.clone(),
+        topic: work.topic.clone(),
+        run_id: attempt.claim.run.to_string(),
+        fence: attempt.claim.epoch,
+        generation: work.generation,
+        batch_seq: attempt.started.position.batch_seq,
+        ts_ms,
+        rows_max: app.settings.chunk_rows_max,
+        bytes_max: app.settings.chunk_bytes_max,
+        message_bytes_max: open.message_bytes_max,
+        tolerance: work.config.error_tolerance,
+        headers: work.config.headers.clone(),
+        one_row_per_key: plan.mode == freshet_core::connector::ReadMode::Full,
+        clock: app.clock.clone(),
+    };
+    Ok((ChunkSink::new(encoder, plan, start, full_in, spare_out), full_out, spare_in))
+}
+
+/// The constant members of the envelope's `source`.
+fn source_members(attempt: &Attempt<'_>) -> String {
+    let work = &attempt.started.work;
+    let mut members = json!({
+        "connector": "freshet",
+        "version": env!("CARGO_PKG_VERSION"),
+        "name": work.sync_name,
+        "kind": attempt.started.connection.0,
+        "connection": work.connection_name,
+        "model": work.model_name,
+    });
+    if let freshet_core::connector::ModelSpec::Table { schema, table } = &work.spec {
+        members["schema"] = schema.as_str().into();
+        members["table"] = table.as_str().into();
+    }
+    members.to_string()
+}

@@ -1,0 +1,296 @@
+//! Filling chunks: each change is encoded into the chunk's one buffer, or becomes a dead letter in it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use freshet_core::clock::Clock;
+use freshet_core::connector::{
+    Change, ChangeMeta, Chunk, EncodeError, Encoder, Flow, Header, Message, Progress, Row, Sink, Span, Target,
+};
+use freshet_core::error::{Code, Error, Result};
+use freshet_core::run::work::DeadLetter;
+use freshet_core::sync::ErrorTolerance;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::batch::Start;
+
+/// Room that a record takes in a batch besides its key, value and headers.
+const RECORD_OVERHEAD: usize = 256;
+
+/// A full chunk on its way to the lane.
+pub(super) struct Full {
+    pub(super) chunk: Chunk,
+    pub(super) progress: Progress,
+    pub(super) dead: Vec<DeadLetter>,
+}
+
+/// What a sink needs to know.
+pub(super) struct SinkPlan {
+    pub(super) sync_id: String,
+    pub(super) sync_name: String,
+    pub(super) topic: String,
+    pub(super) run_id: String,
+    pub(super) fence: i64,
+    pub(super) generation: i64,
+    pub(super) batch_seq: i64,
+    pub(super) ts_ms: i64,
+    pub(super) rows_max: usize,
+    pub(super) bytes_max: usize,
+    pub(super) message_bytes_max: usize,
+    pub(super) tolerance: ErrorTolerance,
+    pub(super) headers: BTreeMap<String, String>,
+    /// A key that comes twice in a row is a fault of the model: the rows are ordered by key.
+    pub(super) one_row_per_key: bool,
+    pub(super) clock: Clock,
+}
+
+/// Takes a batch's changes and hands chunks over.
+pub(super) struct ChunkSink {
+    encoder: Box<dyn Encoder>,
+    plan: SinkPlan,
+    headers: Arc<[Header]>,
+    /// `sync.generation.batch.`, before the ordinal of a `freshet-id`.
+    id_prefix: Vec<u8>,
+    chunk: Chunk,
+    dead: Vec<DeadLetter>,
+    last_key: Vec<u8>,
+    ordinal: i64,
+    rows: i64,
+    sent: i64,
+    dead_count: i64,
+    bytes: i64,
+    /// By letter: c, u, d, r.
+    ops: [(&'static str, i64); 4],
+    full: mpsc::Sender<Full>,
+    spare: mpsc::Receiver<Chunk>,
+}
+
+impl ChunkSink {
+    pub(super) fn new(
+        encoder: Box<dyn Encoder>,
+        plan: SinkPlan,
+        start: &Start,
+        full: mpsc::Sender<Full>,
+        spare: mpsc::Receiver<Chunk>,
+    ) -> Self {
+        let own = [("freshet-run", &plan.run_id), ("freshet-sync", &plan.sync_id)];
+        let own = own.map(|(name, value)| Header { name: name.into(), value: value.clone().into_bytes() });
+        let users =
+            plan.headers.iter().map(|(name, value)| Header { name: name.clone(), value: value.clone().into_bytes() });
+        let headers: Arc<[Header]> = own.into_iter().chain(users).collect();
+        let known = |letter: &'static str| (letter, start.ops.get(letter).copied().unwrap_or(0));
+        Self {
+            encoder,
+            id_prefix: format!("{}.{}.{}.", plan.sync_id, plan.generation, plan.batch_seq).into_bytes(),
+            chunk: Chunk { headers: headers.clone(), ..Chunk::default() },
+            headers,
+            dead: Vec::new(),
+            last_key: Vec::new(),
+            ordinal: start.ordinal,
+            rows: 0,
+            sent: start.counts.published,
+            dead_count: start.counts.dead,
+            bytes: start.counts.bytes,
+            ops: ["c", "u", "d", "r"].map(known),
+            full,
+            spare,
+            plan,
+        }
+    }
+
+    /// Hands the last chunk over: the batch is complete with it.
+    pub(super) async fn finish(mut self, token: Option<Value>) -> Result<()> {
+        self.hand_over(token, true).await
+    }
+
+    async fn hand_over(&mut self, token: Option<Value>, complete: bool) -> Result<()> {
+        let next = match self.spare.try_recv() {
+            Ok(mut chunk) => {
+                chunk.clear();
+                chunk
+            }
+            Err(_) => Chunk::default(),
+        };
+        let chunk = std::mem::replace(&mut self.chunk, Chunk { headers: self.headers.clone(), ..next });
+        let progress = self.progress(&chunk, token, complete);
+        self.rows = 0;
+        let full = Full { chunk, progress, dead: std::mem::take(&mut self.dead) };
+        let gone = |_| Error::new(Code::Cancelled, "the chunks are not wanted any more");
+        self.full.send(full).await.map_err(gone)
+    }
+
+    fn progress(&self, chunk: &Chunk, token: Option<Value>, complete: bool) -> Progress {
+        let mut digest = Xxh3Default::new();
+        digest.update(&chunk.buffer);
+        let ops = self.ops.iter().filter(|(_, count)| *count > 0).map(|(letter, count)| ((*letter).to_owned(), *count));
+        Progress {
+            v: 1,
+            generation: self.plan.generation,
+            fence: self.plan.fence,
+            run_id: self.plan.run_id.clone(),
+            batch_seq: self.plan.batch_seq,
+            ordinal: self.ordinal,
+            ops: ops.collect(),
+            rows_sent: self.sent,
+            rows_dead: self.dead_count,
+            bytes: self.bytes,
+            batch_complete: complete,
+            source_token: token,
+            chunk_digest: format!("{:032x}", digest.digest128()),
+            at: self.plan.clock.now(),
+        }
+    }
+
+    fn span(&self, start: usize) -> Span {
+        Span { start: start as u32, end: self.chunk.buffer.len() as u32 }
+    }
+
+    fn id(&mut self) -> Span {
+        let start = self.chunk.buffer.len();
+        self.chunk.buffer.extend_from_slice(&self.id_prefix);
+        self.chunk.buffer.extend_from_slice(itoa::Buffer::new().format(self.ordinal).as_bytes());
+        self.span(start)
+    }
+
+    /// Encodes a change; on an error nothing of it is left in the buffer.
+    fn encode(&mut self, change: &Change<'_>) -> Result<(), EncodeError> {
+        let start = self.chunk.buffer.len();
+        let encoded = self.encode_at(change);
+        if encoded.is_err() {
+            self.chunk.buffer.truncate(start);
+        }
+        encoded
+    }
+
+    fn encode_at(&mut self, change: &Change<'_>) -> Result<(), EncodeError> {
+        let row = change.row().ok_or_else(|| EncodeError {
+            code: Code::EncodeFailed,
+            column: String::new(),
+            reason: "the change has no row".into(),
+        })?;
+        let start = self.chunk.buffer.len();
+        self.encoder.key(row, &mut self.chunk.buffer)?;
+        let key = self.span(start);
+        if self.plan.one_row_per_key {
+            if self.last_key == key.of(&self.chunk.buffer) && self.ordinal > 1 {
+                let reason = "the key came before in this batch".to_owned();
+                return Err(EncodeError { code: Code::ModelKeyDuplicate, column: String::new(), reason });
+            }
+            self.last_key.clear();
+            self.last_key.extend_from_slice(key.of(&self.chunk.buffer));
+        }
+        let meta = ChangeMeta { ts_ms: self.plan.ts_ms, batch_seq: self.plan.batch_seq, ordinal: self.ordinal };
+        let start = self.chunk.buffer.len();
+        let has_value = self.encoder.value(change, meta, &mut self.chunk.buffer)?;
+        let value = has_value.then(|| self.span(start));
+        let size = self.chunk.buffer.len() - key.start as usize;
+        if size + RECORD_OVERHEAD > self.plan.message_bytes_max {
+            let limit = self.plan.message_bytes_max;
+            let reason = format!("the record is larger than the topic takes ({limit} bytes)");
+            return Err(EncodeError { code: Code::KafkaMessageTooLarge, column: String::new(), reason });
+        }
+        let id = self.id();
+        let op = change.op.letter();
+        self.chunk.messages.push(Message { target: Target::Data, key: Some(key), value, id, op, extra: None });
+        self.bytes += size as i64;
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Puts a dead letter into the chunk: the row as it came, and why it cannot be sent, as Kafka Connect says it.
+    fn bury(&mut self, change: &Change<'_>, error: EncodeError) -> Result<()> {
+        self.dead_count += 1;
+        let read: i64 = self.ops.iter().map(|(_, count)| count).sum();
+        if !self.plan.tolerance.allows(self.dead_count, read) {
+            let told = match (self.plan.tolerance, error.column.as_str()) {
+                (ErrorTolerance::None, "") => format!("row {} of the batch: {}", self.ordinal, error.reason),
+                (ErrorTolerance::None, column) => {
+                    format!("row {} of the batch: column `{column}`: {}", self.ordinal, error.reason)
+                }
+                _ => format!("{} dead letters among {read} rows are more than tolerated", self.dead_count),
+            };
+            let code = if self.plan.tolerance == ErrorTolerance::None { error.code } else { Code::ErrorBudgetSpent };
+            return Err(Error::new(code, told));
+        }
+        let start = self.chunk.buffer.len();
+        let empty = Row::default();
+        if let Some(row) = change.row() {
+            self.encoder.row(row, &mut self.chunk.buffer);
+        } else {
+            self.encoder.row(&empty, &mut self.chunk.buffer);
+        }
+        let size = self.chunk.buffer.len() - start;
+        let fits = size + RECORD_OVERHEAD * 4 <= self.plan.message_bytes_max;
+        if !fits {
+            self.chunk.buffer.truncate(start);
+        }
+        let value = fits.then(|| self.span(start));
+        let id = self.id();
+        let extra = Some(self.chunk.extra_headers.len() as u32);
+        self.chunk.extra_headers.push(self.reasons(&error, fits, size));
+        let op = change.op.letter();
+        self.chunk.messages.push(Message { target: Target::DeadLetter, key: None, value, id, op, extra });
+        self.bytes += if fits { size as i64 } else { 0 };
+        self.count_dead(error);
+        Ok(())
+    }
+
+    fn reasons(&self, error: &EncodeError, fits: bool, size: usize) -> Vec<Header> {
+        let message = if error.column.is_empty() {
+            error.reason.clone()
+        } else {
+            format!("column `{}`: {}", error.column, error.reason)
+        };
+        let mut headers = vec![
+            ("__connect.errors.topic", self.plan.topic.clone()),
+            ("__connect.errors.connector.name", self.plan.sync_name.clone()),
+            ("__connect.errors.task.id", "0".to_owned()),
+            ("__connect.errors.stage", "VALUE_CONVERTER".to_owned()),
+            ("__connect.errors.class.name", "freshet.json".to_owned()),
+            ("__connect.errors.exception.class.name", error.code.as_str().to_owned()),
+            ("__connect.errors.exception.message", message),
+        ];
+        if !fits {
+            headers.push(("freshet-row-left-out-bytes", size.to_string()));
+        }
+        headers.into_iter().map(|(name, value)| Header { name: name.into(), value: value.into_bytes() }).collect()
+    }
+
+    fn count_dead(&mut self, error: EncodeError) {
+        match self.dead.iter_mut().find(|known| known.error == error) {
+            Some(known) => {
+                known.records += 1;
+                known.last_ordinal = self.ordinal;
+            }
+            None => self.dead.push(DeadLetter {
+                error,
+                records: 1,
+                first_ordinal: self.ordinal,
+                last_ordinal: self.ordinal,
+            }),
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for ChunkSink {
+    fn push(&mut self, change: Change<'_>) -> Result<Flow> {
+        self.ordinal += 1;
+        self.rows += 1;
+        if let Some((_, count)) = self.ops.iter_mut().find(|(letter, _)| *letter == change.op.letter()) {
+            *count += 1;
+        }
+        if let Err(error) = self.encode(&change) {
+            self.bury(&change, error)?;
+        }
+        let full = self.rows >= self.plan.rows_max as i64 || self.chunk.buffer.len() >= self.plan.bytes_max;
+        Ok(if full { Flow::Full } else { Flow::More })
+    }
+
+    async fn flush(&mut self, token: Value) -> Result<()> {
+        self.hand_over(Some(token), false).await
+    }
+}

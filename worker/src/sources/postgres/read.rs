@@ -1,0 +1,272 @@
+//! Streaming a batch: one statement in strict order, from a token on.
+//!
+//! Mode `full` reads by key: first the rows without one, which become dead letters, then the rest. Mode
+//! `incremental` reads by cursor and key, up to the bound that was sealed. A token is never given
+//! between two rows of one key, so a repeated key is seen as such whatever the chunks.
+
+use freshet_core::connector::{Cell, Change, Column, Flow, Op, ReadEnd, ReadMode, ReadPlan, ReadRequest, Row, Sink};
+use freshet_core::error::{Code, Error, Result};
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Executor};
+
+use super::catalogue::{column_types, fill, quoted, refuse_changed};
+use super::seal::Bound;
+use super::session::{Session, failed};
+use super::sql::{identifier, identifiers, relation, select};
+use super::types::PgType;
+use crate::formats::json;
+
+/// A place in a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Token {
+    /// Rows without a key that are passed; only while `key` is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) nulls: Option<i64>,
+    /// The cursor of the last row passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cursor: Option<String>,
+    /// The key of the last row passed, in the server's own texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) key: Option<Vec<String>>,
+}
+
+impl Token {
+    pub(super) fn parse(token: &Value) -> Result<Self> {
+        serde_json::from_value(token.clone())
+            .map_err(|error| Error::new(Code::Internal, "the sync's position does not read").caused_by(error))
+    }
+
+    fn write(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+/// Reads a batch.
+pub(super) async fn read(session: &mut Session, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd> {
+    let connection = session.open().await?;
+    let done = read_on(connection, request, sink).await;
+    if done.is_err() {
+        // A statement may still be running on it.
+        session.forget();
+    }
+    done
+}
+
+async fn read_on(connection: &mut PgConnection, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd> {
+    let plan = &request.plan;
+    refuse_changed(connection, &plan.model, &plan.columns).await?;
+    let from = request.from.as_ref().map(Token::parse).transpose()?;
+    match &plan.mode {
+        ReadMode::Full => read_full(connection, plan, from, sink).await,
+        ReadMode::Incremental { cursor } => {
+            let bound = Bound::parse(&request.batch)?;
+            let from = from.or(bound.after.clone());
+            let order = Order::new(plan, Some(cursor))?;
+            let upper = bound.condition(cursor);
+            let sql = order.statement(plan, from.as_ref(), Some(&upper));
+            let token = stream(connection, plan, &order, Op::Update, &sql, sink).await?;
+            Ok(ReadEnd { token: token.map(|token| token.write()) })
+        }
+    }
+}
+
+async fn read_full(
+    connection: &mut PgConnection,
+    plan: &ReadPlan,
+    from: Option<Token>,
+    sink: &mut dyn Sink,
+) -> Result<ReadEnd> {
+    let order = Order::new(plan, None)?;
+    let from_key = from.clone().filter(|token| token.key.is_some());
+    let mut end = None;
+    if from_key.is_none() && order.may_be_null {
+        let passed = from.and_then(|token| token.nulls).unwrap_or(0);
+        end = stream_without_key(connection, plan, &order, passed, sink).await?;
+    }
+    let sql = order.statement(plan, from_key.as_ref(), None);
+    let token = stream(connection, plan, &order, Op::Read, &sql, sink).await?;
+    Ok(ReadEnd { token: token.or(end).map(|token| token.write()) })
+}
+
+/// The columns that a batch is ordered by.
+struct Order {
+    /// Cursor first, if any; then the key.
+    names: Vec<String>,
+    /// Their places among the plan's columns.
+    places: Vec<usize>,
+    has_cursor: bool,
+    may_be_null: bool,
+}
+
+impl Order {
+    fn new(plan: &ReadPlan, cursor: Option<&String>) -> Result<Self> {
+        let names: Vec<String> = cursor.into_iter().chain(&plan.key).cloned().collect();
+        let place = |name: &String| {
+            plan.columns
+                .iter()
+                .position(|column| column.name == *name)
+                .ok_or_else(|| Error::new(Code::ModelKeyMissing, format!("the column `{name}` is not in the model")))
+        };
+        let places = names.iter().map(place).collect::<Result<Vec<_>>>()?;
+        let may_be_null =
+            plan.key.iter().any(|name| plan.columns.iter().any(|column| column.name == *name && column.nullable));
+        Ok(Self { names, places, has_cursor: cursor.is_some(), may_be_null })
+    }
+
+    fn statement(&self, plan: &ReadPlan, from: Option<&Token>, upper: Option<&str>) -> String {
+        let mut conditions: Vec<String> = Vec::new();
+        if let Some(texts) = from.and_then(|token| self.texts(token)) {
+            let texts = texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ");
+            conditions.push(format!("({}) > ({texts})", identifiers(&self.names)));
+        } else if self.may_be_null && !self.has_cursor {
+            conditions.extend(self.names.iter().map(|name| format!("{} is not null", identifier(name))));
+        }
+        conditions.extend(upper.map(str::to_owned));
+        let condition =
+            if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" and ")) };
+        format!("{}{condition} order by {}", select(&plan.model, &plan.columns), identifiers(&self.names))
+    }
+
+    fn texts(&self, token: &Token) -> Option<Vec<String>> {
+        let key = token.key.clone()?;
+        match (self.has_cursor, token.cursor.clone()) {
+            (true, Some(cursor)) => Some(std::iter::once(cursor).chain(key).collect()),
+            (true, None) => None,
+            (false, _) => Some(key),
+        }
+    }
+
+    /// The token after a row.
+    fn token(&self, row: &Row) -> Token {
+        let mut texts: Vec<_> = self.places.iter().map(|place| server_text(row, *place)).collect();
+        let cursor = self.has_cursor.then(|| texts.remove(0));
+        Token { nulls: None, cursor, key: Some(texts) }
+    }
+
+    fn refuse_unordered(&self, types: &[PgType], columns: &[Column]) -> Result<()> {
+        match self.places.iter().find(|place| !types[**place].is_key()) {
+            None => Ok(()),
+            Some(place) => {
+                let column = &columns[*place];
+                let told = format!("the column `{}` of type {} cannot be a key", column.name, column.source_type);
+                Err(Error::new(Code::ModelTypeUnsupported, told))
+            }
+        }
+    }
+}
+
+async fn stream(
+    connection: &mut PgConnection,
+    plan: &ReadPlan,
+    order: &Order,
+    op: Op,
+    sql: &str,
+    sink: &mut dyn Sink,
+) -> Result<Option<Token>> {
+    let types = column_types(connection, sql).await?;
+    order.refuse_unordered(&types, &plan.columns)?;
+    let mut rows = connection.fetch(sqlx::query(AssertSqlSafe(sql.to_owned())).persistent(false));
+    let (mut row, mut last) = (Row::default(), Row::default());
+    let mut any = false;
+    // The place after which the chunk is full; the next row of another key lets it go.
+    let mut full: Option<Token> = None;
+    while let Some(found) = rows.try_next().await.map_err(failed("reading the model broke off"))? {
+        fill(&found, &types, &plan.columns, &mut row)?;
+        if let Some(token) = full.take() {
+            if order.token(&row) == token {
+                full = Some(token);
+            } else {
+                sink.flush(token.write()).await?;
+            }
+        }
+        let flow = sink.push(Change { op, before: None, after: Some(&row) })?;
+        if flow == Flow::Full && full.is_none() {
+            full = Some(order.token(&row));
+        }
+        any = true;
+        std::mem::swap(&mut row, &mut last);
+    }
+    Ok(any.then(|| order.token(&last)))
+}
+
+/// Rows with a NULL in the key, in whatever order the server gives them: the token counts them.
+async fn stream_without_key(
+    connection: &mut PgConnection,
+    plan: &ReadPlan,
+    order: &Order,
+    passed: i64,
+    sink: &mut dyn Sink,
+) -> Result<Option<Token>> {
+    let missing: Vec<_> = order.names.iter().map(|name| format!("{} is null", identifier(name))).collect();
+    let sql = format!("{} where {} offset {passed}", select(&plan.model, &plan.columns), missing.join(" or "));
+    let types = column_types(connection, &sql).await?;
+    let mut rows = connection.fetch(sqlx::query(AssertSqlSafe(sql)).persistent(false));
+    let mut row = Row::default();
+    let mut token = None;
+    let mut count = passed;
+    while let Some(found) = rows.try_next().await.map_err(failed("reading the model broke off"))? {
+        fill(&found, &types, &plan.columns, &mut row)?;
+        count += 1;
+        let place = Token { nulls: Some(count), cursor: None, key: None };
+        if sink.push(Change { op: Op::Read, before: None, after: Some(&row) })? == Flow::Full {
+            sink.flush(place.write()).await?;
+        }
+        token = Some(place);
+    }
+    Ok(token)
+}
+
+/// A cell in a text that the server reads back as exactly the same value.
+fn server_text(row: &Row, place: usize) -> String {
+    let mut out = Vec::new();
+    match row.cells()[place] {
+        Cell::Bytes(span) => {
+            out.extend_from_slice(b"\\x");
+            out.extend(row.bytes(span).iter().flat_map(|byte| format!("{byte:02x}").into_bytes()));
+        }
+        _ => json::cell_text(row, place, &mut out),
+    }
+    let text = String::from_utf8_lossy(&out).into_owned();
+    match row.cells()[place] {
+        Cell::Date(_) | Cell::Timestamp(..) | Cell::TimestampTz(..) => server_era(&text),
+        _ => text,
+    }
+}
+
+/// ISO 8601's signed year in the server's words: year 0 is 1 BC.
+fn server_era(text: &str) -> String {
+    if let Some(later) = text.strip_prefix('+') {
+        return later.to_owned();
+    }
+    let (negative, rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let Some((year, tail)) = rest.split_once('-') else { return text.to_owned() };
+    match year.parse::<i64>() {
+        Ok(year) if negative || year == 0 => format!("{:04}-{tail} BC", year + 1),
+        _ => text.to_owned(),
+    }
+}
+
+/// The FROM of a plan, for counts.
+pub(super) fn source_of(plan: &ReadPlan) -> String {
+    relation(&plan.model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn years_before_christ_read_back() {
+        assert_eq!(server_era("0000-03-15"), "0001-03-15 BC");
+        assert_eq!(server_era("-0043-03-15T00:00:00Z"), "0044-03-15T00:00:00Z BC");
+        assert_eq!(server_era("+12026-01-01"), "12026-01-01");
+        assert_eq!(server_era("2026-01-01"), "2026-01-01");
+    }
+}
