@@ -1,1 +1,91 @@
+//! The REST API: JSON under `/v1`, a workspace bound to each key, problem documents, keyset pages.
+//!
+//! Layers, from the outside in: panics, request id, body limit, key, idempotency, routes.
 
+mod auth;
+mod extract;
+mod idempotency;
+mod problem;
+mod routes;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use freshet_core::app::App;
+use freshet_core::error::{Code, Error};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+
+use problem::Problem;
+
+/// Bytes of a request's body, at most.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// What every handler is given.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) app: App,
+    /// Cancelled when the server stops: long answers end.
+    pub(crate) drain: CancellationToken,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Freshet",
+        description = "Moves tables and SQL models into Apache Kafka, exactly once.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    components(schemas(Problem)),
+    modifiers(&Bearer),
+)]
+struct Document;
+
+struct Bearer;
+
+impl utoipa::Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("An API key, `fr_live_…`; `freshet key create` makes one."))
+            .build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+fn v1() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(Document::openapi()).nest("/v1", routes::v1())
+}
+
+/// The OpenAPI 3.1 document, as text.
+///
+/// # Errors
+/// Never, in truth: the document is made of plain values.
+pub fn openapi_json() -> serde_json::Result<String> {
+    let (_, document) = v1().split_for_parts();
+    document.to_pretty_json()
+}
+
+/// The whole API.
+pub fn router(app: App, drain: CancellationToken) -> Router {
+    let api = Api { app, drain };
+    let (v1, document) = v1().split_for_parts();
+    let keyed = v1
+        .layer(middleware::from_fn_with_state(api.clone(), idempotency::answer_again))
+        .layer(middleware::from_fn_with_state(api.clone(), auth::require_key));
+    Router::new()
+        .merge(keyed)
+        .merge(routes::health::router(document))
+        .fallback(async || Problem::from(Error::new(Code::NotFound, "there is no such path")))
+        .method_not_allowed_fallback(async || {
+            Problem::from(Error::new(Code::MethodNotAllowed, "the path does not take this method"))
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(auth::name_request))
+        .layer(CatchPanicLayer::custom(problem::from_panic))
+        .with_state(api)
+}

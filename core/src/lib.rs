@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod error;
 pub mod events;
 pub mod id;
+pub mod idempotency;
 pub mod model;
 pub mod operation;
 pub mod page;

@@ -1,22 +1,29 @@
-# What the scripts of this folder share: where things are, ports, processes. To be sourced.
+# What the scripts of this folder share: where things are, ports, processes. To be sourced; Linux only.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/freshet
-kafka_jars=$cache/kafka-4.3.1
 state=${FRESHET_DEV_DIR:-$root/.freshet}
+case $state in /*) ;; *) state=$PWD/$state ;; esac
+certificates=$state/certificates
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# The directory of PostgreSQL's server programs, newest version first.
+# Prints the opening comment of the script that was called.
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+case ${1:-} in -h | --help) usage; exit 0 ;; esac
+
+# The directory of PostgreSQL's server programs, newest version first; 15 is the oldest that Freshet supports.
 postgres_bin() {
-    local dir
+    local dir major
     for dir in "${FRESHET_DEV_POSTGRES_BIN:-}" "$(pg_config --bindir 2>/dev/null || true)" \
-        $(ls -d /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql@*/bin 2>/dev/null | sort -rV); do
-        if [ -n "$dir" ] && [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ]; then
+        $(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin | sort -rV) "$(dirname "$(command -v postgres || echo /)")"; do
+        if [ -z "$dir" ] || [ ! -x "$dir/initdb" ] || [ ! -x "$dir/postgres" ]; then continue; fi
+        major=$("$dir/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+        if [ "$major" -ge 15 ]; then
             printf '%s' "$dir"
             return
         fi
@@ -26,60 +33,34 @@ postgres_bin() {
 
 # Whether the process of a pid file still is the one that was started: its command line holds a word.
 alive() { # FILE WORD
-    [ -f "$1" ] || return 1
     local pid
-    pid=$(head -n 1 "$1")
-    [ -r "/proc/$pid/cmdline" ] && tr '\0' ' ' <"/proc/$pid/cmdline" | grep -qF -- "$2"
+    pid=$(head -n 1 "$1" 2>/dev/null) && [ -r "/proc/$pid/cmdline" ] || return 1
+    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$2"
 }
 
-# Stops the process of a pid file: politely, and after 20 s not.
-stop_pid() { # FILE WORD
-    alive "$1" "$2" || { rm -f "$1"; return 0; }
-    local pid
-    pid=$(head -n 1 "$1")
-    kill -CONT "$pid" 2>/dev/null || true
-    kill "$pid" 2>/dev/null || true
-    for _ in $(seq 200); do
-        alive "$1" "$2" || break
-        sleep 0.1
-    done
-    if alive "$1" "$2"; then kill -9 "$pid" 2>/dev/null || true; fi
-    rm -f "$1"
-}
+# Megabytes of memory that a process holds.
+megabytes() { awk '/^VmRSS/ { printf "%d", $2 / 1024 }' "/proc/$1/status"; }
 
 port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# The first of sixty-four ports in a row, drawn once for a state directory, so that two checkouts do not meet.
-base_port() {
-    if [ ! -f "$state/base-port" ]; then
-        local base try taken port
-        for try in $(seq 0 100); do
-            base=$((21000 + ($(printf '%s' "$state" | cksum | cut -d' ' -f1) + try * 37) % 170 * 64))
-            taken=
-            for port in 0 2 3 4 5 6 7 12 22; do
-                if port_answers $((base + port)); then taken=1; fi
-            done
-            [ -n "$taken" ] || break
+base_port() { cat "$state/base-port" 2>/dev/null || die "nothing was started in $state; run deploy/dev/up"; }
+
+# Draws the first of thirty-two ports in a row for this state directory, once; draws again when somebody else took
+# them while nothing of ours ran. Postgres listens on the first, Kafka's node N on 10 * (N - 1) + 2 … 8 of them.
+draw_ports() {
+    local base try port
+    mkdir -p "$state"
+    base=$(cat "$state/base-port" 2>/dev/null || true)
+    for try in $(seq 0 100); do
+        [ -n "$base" ] || base=$((21000 + ($(printf '%s' "$state" | cksum | cut -d' ' -f1) + try * 37) % 340 * 32))
+        for port in 0 $(seq 2 29); do
+            if port_answers $((base + port)); then
+                base=
+                break
+            fi
         done
-        mkdir -p "$state"
-        printf '%s\n' "$base" >"$state/base-port"
-    fi
-    cat "$state/base-port"
-}
-
-# Postgres refuses to run as root; what it writes then belongs to an unprivileged account, in a place it can reach.
-postgres_home() {
-    if [ "$(id -u)" = 0 ]; then
-        printf '/var/tmp/freshet-%s' "$(printf '%s' "$state" | cksum | cut -d' ' -f1)"
-    else
-        printf '%s/postgres' "$state"
-    fi
-}
-
-as_postgres() {
-    if [ "$(id -u)" = 0 ]; then
-        setpriv --reuid=nobody --regid=nogroup --clear-groups env -C "$(postgres_home)" "$@"
-    else
-        "$@"
-    fi
+        [ -z "$base" ] || break
+    done
+    [ -n "$base" ] || die "no free ports between 21000 and 31880"
+    printf '%s\n' "$base" >"$state/base-port"
 }

@@ -14,7 +14,7 @@ use super::record::Span;
 use crate::error::Result;
 
 /// What a reader at `read_committed` may rely on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Guarantee {
     /// Each change once: records and progress in one transaction.
@@ -24,7 +24,7 @@ pub enum Guarantee {
 }
 
 /// A topic to be created when it is missing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TopicCreate {
     /// 1 to 10 000; 6 if not given.

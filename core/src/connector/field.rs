@@ -12,7 +12,7 @@ pub const KEPT_SECRET: &str = "(kept)";
 pub type Choice = &'static str;
 
 /// What may be typed into a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FieldKind {
     /// One line of text.
@@ -28,7 +28,7 @@ pub enum FieldKind {
 }
 
 /// One input of a settings form; form, validation and document all come from it.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, utoipa::ToSchema)]
 pub struct Field {
     /// The JSON name; a dot goes one level down, `tls.mode`.
     pub name: &'static str,
@@ -45,7 +45,7 @@ pub struct Field {
 }
 
 /// How a step of a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
     /// As it should be.
@@ -59,7 +59,7 @@ pub enum StepState {
 }
 
 /// One named step of a connection test or a pre-flight, and what it found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Step {
     /// `address`, `tls`, `login`, `rights`, `read`, `topic` …
     pub name: String,

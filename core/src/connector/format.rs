@@ -6,7 +6,7 @@ use super::record::{Change, Row, Schema};
 use crate::error::{Code, Result};
 
 /// The shape of a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Envelope {
     /// `before`, `after`, `op`, `ts_ms`, `source`.
@@ -16,7 +16,7 @@ pub enum Envelope {
 }
 
 /// The shape of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyForm {
     /// A JSON object of the key's columns.
@@ -26,7 +26,7 @@ pub enum KeyForm {
 }
 
 /// The shape of decimal numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NumberForm {
     /// A JSON number with all its digits.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What a column holds, in the words every source shares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// True or false.
@@ -33,7 +33,7 @@ pub enum Kind {
 }
 
 /// One column of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Column {
     /// Its name, as the source writes it.
     pub name: String,
@@ -46,7 +46,7 @@ pub struct Column {
 }
 
 /// The columns of a model, in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(transparent)]
 pub struct Schema {
     /// In the order the source returns them.

@@ -104,7 +104,7 @@ impl End for Destination {
 }
 
 /// That a secret field is set, and since when; never its text.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SecretState {
     /// Always true: a field that is not set is not listed.
     pub set: bool,
@@ -113,7 +113,7 @@ pub struct SecretState {
 }
 
 /// A connection or a destination, without its secrets.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Endpoint<Id> {
     /// Its id.
     pub id: Id,
@@ -122,6 +122,7 @@ pub struct Endpoint<Id> {
     /// Its name, unique among those not archived.
     pub name: String,
     /// Its settings without secret fields.
+    #[schema(value_type = Object)]
     pub settings: Value,
     /// Which secret fields are set.
     pub secrets: BTreeMap<String, SecretState>,

@@ -9,7 +9,7 @@ use crate::connector::{ModelSpec, Schema};
 use crate::id::{ConnectionId, ModelId, ModelVersionId};
 
 /// A model with its current version.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Model {
     /// Its id.
     pub id: ModelId,
@@ -39,7 +39,7 @@ pub struct Model {
 }
 
 /// One version of a model.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ModelVersion {
     /// Its number, from 1.
     pub version: i32,

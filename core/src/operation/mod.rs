@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::id::{ConnectionId, DestinationId, ModelId, OperationId, SyncId, WorkspaceId};
 
 /// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Question {
     /// Try a connection, step by step.
@@ -75,7 +75,7 @@ impl Question {
 }
 
 /// An operation as people see it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Operation {
     /// Its id.
     pub id: OperationId,
@@ -84,6 +84,7 @@ pub struct Operation {
     /// `pending`, `running`, `succeeded`, `failed`, `cancelled`.
     pub state: String,
     /// The answer; deleted an hour after it was asked for.
+    #[schema(value_type = Option<Object>)]
     pub result: Option<Value>,
     /// Why there is no answer.
     pub error: Option<crate::run::Failure>,

@@ -25,7 +25,7 @@ use crate::id::{DeadLetterGroupId, RunId, SyncId, WorkspaceId};
 macro_rules! states {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
         /// Where a run is.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
         #[serde(rename_all = "snake_case")]
         #[sqlx(type_name = "text", rename_all = "snake_case")]
         pub enum RunState { $($(#[$doc])* $name,)* }
@@ -88,7 +88,7 @@ impl RunState {
 }
 
 /// How many rows, by what became of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Counts {
     /// Changes read from the source.
     pub read: i64,
@@ -141,7 +141,7 @@ impl Counts {
 }
 
 /// Why a run failed, or why it waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Failure {
     /// Which of the closed list.
     pub code: String,
@@ -152,7 +152,7 @@ pub struct Failure {
 }
 
 /// A run as people see it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Run {
     /// Its id.
     pub id: RunId,
@@ -191,7 +191,7 @@ pub struct Run {
 }
 
 /// One worker's try at a run.
-#[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct Attempt {
     /// From 1.
     pub number: i32,
@@ -210,7 +210,7 @@ pub struct Attempt {
 }
 
 /// One line of a run's timeline.
-#[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct RunEvent {
     /// From 1, without gaps.
     pub seq: i64,
@@ -223,11 +223,12 @@ pub struct RunEvent {
     /// What happened, in a sentence.
     pub message: String,
     /// Its numbers.
+    #[schema(value_type = Object)]
     pub data: Value,
 }
 
 /// Where a run's records landed on one partition.
-#[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct RunPartition {
     /// The topic.
     pub topic: String,
@@ -242,7 +243,7 @@ pub struct RunPartition {
 }
 
 /// A run's dead letters with one reason.
-#[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct DeadLetterGroup {
     /// Its id.
     pub id: DeadLetterGroupId,

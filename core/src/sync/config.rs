@@ -15,7 +15,7 @@ const HEADERS_MAX: usize = 32;
 const HEADER_LENGTH_MAX: usize = 1_024;
 
 /// How a sync is done.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SyncConfig {
     /// How much of the model a run reads.
@@ -66,7 +66,7 @@ fn exactly_once() -> Guarantee {
 }
 
 /// Where the records go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TopicConfig {
     /// A name, or a template over `{workspace} {connection} {database} {schema} {table} {model}`.
@@ -80,7 +80,7 @@ pub struct TopicConfig {
 }
 
 /// How many dead letters a run may have before it fails.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ErrorTolerance {
     /// None: the first one fails the run, and nothing of its chunk is sent.
@@ -192,7 +192,7 @@ impl SyncConfig {
 }
 
 /// What a change of configuration means, said before it is saved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Consequence {
     /// Nothing for the records.

@@ -6,7 +6,7 @@ use super::SyncState;
 use crate::error::{Class, Code};
 
 /// How a sync is doing; the first that applies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Gone from the lists.

@@ -19,7 +19,7 @@ pub use config::{Consequence, ErrorTolerance, SyncConfig, TopicConfig, TopicName
 use crate::id::{DestinationId, ModelId, ModelVersionId, SyncId, SyncVersionId};
 
 /// What a person wants of a sync.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum SyncState {
@@ -47,7 +47,7 @@ impl SyncState {
 }
 
 /// A sync with its current version.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Sync {
     /// Its id.
     pub id: SyncId,
@@ -84,7 +84,7 @@ pub struct Sync {
 }
 
 /// Where a sync is. Follows the progress record in Kafka; never leads it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Position {
     /// The generation it belongs to.
     pub generation: i64,
@@ -93,10 +93,13 @@ pub struct Position {
     /// `sealed`, `delivered` or `released`.
     pub batch_state: String,
     /// What the source needs to read the batch again.
+    #[schema(value_type = Option<Object>)]
     pub batch: Option<serde_json::Value>,
     /// What the source wants back at the next seal.
+    #[schema(value_type = Option<Object>)]
     pub carry: Option<serde_json::Value>,
     /// The token of the last change known to be delivered.
+    #[schema(value_type = Option<Object>)]
     pub token: Option<serde_json::Value>,
     /// Its place in the batch.
     pub ordinal: i64,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::WorkspaceId;
 
 /// A tenant.
-#[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct Workspace {
     /// Its id.
     pub id: WorkspaceId,

@@ -1,0 +1,67 @@
+//! Bearer key to `Caller`, and a name for each request.
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::{HeaderName, HeaderValue, header, request::Parts};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use freshet_core::access::Caller;
+use freshet_core::api_key;
+use freshet_core::error::{Code, Error};
+use freshet_core::id::RequestId;
+
+use crate::Api;
+use crate::problem::Problem;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("freshet-request-id");
+
+/// Gives each request an id: in its answer, in a problem, in the audit log.
+pub(crate) async fn name_request(mut request: Request, next: Next) -> Response {
+    let id = RequestId::new();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    request.extensions_mut().insert(id);
+    let since = std::time::Instant::now();
+    let mut response = next.run(request).await;
+    let text = id.to_string();
+    if let Some(problem) = response.extensions_mut().remove::<std::sync::Arc<Problem>>()
+        && let Some(problem) = std::sync::Arc::into_inner(problem)
+    {
+        response = problem.of_request(&text).into_response();
+    }
+    let took_ms = since.elapsed().as_millis() as u64;
+    tracing::info!(request.id = %text, %method, path, status = response.status().as_u16(), took_ms, "answered");
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Lets only requests with a valid key through, and says who they are from.
+pub(crate) async fn require_key(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let key = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or_default();
+    match api_key::ops::authenticate(&api.app, key.trim()).await {
+        Ok(mut caller) => {
+            caller.request = request.extensions().get::<RequestId>().copied();
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => Problem::from(error).into_response(),
+    }
+}
+
+/// The caller, for a handler.
+pub(crate) struct By(pub(crate) Caller);
+
+impl<S: Send + Sync> FromRequestParts<S> for By {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let caller = parts.extensions.get::<Caller>().cloned();
+        caller.map(By).ok_or_else(|| Error::new(Code::Unauthenticated, "the request has no key").into())
+    }
+}

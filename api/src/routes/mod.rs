@@ -1,0 +1,95 @@
+//! The list of resources.
+
+mod connections;
+mod destinations;
+pub(crate) mod health;
+mod kinds;
+mod models;
+mod operations;
+mod runs;
+mod syncs;
+mod workspaces;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use freshet_core::error::Result as CoreResult;
+use freshet_core::operation::Operation;
+use freshet_core::page::PageRequest;
+use serde::{Deserialize, Serialize};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::Api;
+use crate::problem::Problem;
+
+/// What a handler answers.
+pub(crate) type Answer = Result<Response, Problem>;
+
+pub(crate) fn v1() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .merge(workspaces::routes())
+        .merge(kinds::routes())
+        .merge(connections::routes())
+        .merge(models::routes())
+        .merge(destinations::routes())
+        .merge(syncs::routes())
+        .merge(runs::routes())
+        .merge(operations::routes())
+}
+
+/// Which page of a list.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PageQuery {
+    /// Rows, 1 to 200; 50 if not given.
+    limit: Option<i64>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+impl PageQuery {
+    fn request(&self) -> CoreResult<PageRequest> {
+        PageRequest::new(self.limit, self.cursor.as_deref())
+    }
+}
+
+/// 200 with a body.
+pub(crate) fn ok<T: Serialize>(body: &T) -> Answer {
+    answer(StatusCode::OK, body)
+}
+
+/// A body with a status.
+pub(crate) fn answer<T: Serialize>(status: StatusCode, body: &T) -> Answer {
+    Ok((status, axum::Json(serde_json::to_value(body).unwrap_or_default())).into_response())
+}
+
+/// An object with its `ETag`.
+pub(crate) fn versioned<T: Serialize>(status: StatusCode, row_version: i64, body: &T) -> Answer {
+    let mut response = answer(status, body)?;
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{row_version}\"")) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+/// An object just made, with its `ETag` and `Location`.
+pub(crate) fn created<T: Serialize>(location: String, row_version: i64, body: &T) -> Answer {
+    let mut response = versioned(StatusCode::CREATED, row_version, body)?;
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// 202: the operation that will hold the answer.
+pub(crate) fn accepted(operation: &Operation) -> Answer {
+    let mut response = answer(StatusCode::ACCEPTED, operation)?;
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/operations/{}", operation.id)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// 204.
+pub(crate) fn no_content() -> Answer {
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

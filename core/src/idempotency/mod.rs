@@ -1,0 +1,3 @@
+//! Same `Idempotency-Key`, same answer: the first request's is kept for a day.
+pub mod ops;
+pub(crate) mod store;

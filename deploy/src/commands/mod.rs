@@ -1,0 +1,68 @@
+//! The list of commands.
+
+mod admin;
+mod bench;
+mod doctor;
+mod serve;
+
+use clap::{Parser, Subcommand};
+use freshet_core::settings::Settings;
+
+/// Freshet moves SQL models into Apache Kafka, exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "freshet", version, arg_required_else_help = true)]
+pub struct Command {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// All roles in one process
+    Serve,
+    /// The REST API alone
+    Api,
+    /// A worker alone; any number may run
+    Worker,
+    /// Bring the database's schema up to date
+    Migrate,
+    /// Check every setting against the world and say what to do
+    Doctor,
+    /// List every setting with its default
+    Settings,
+    /// Make and list workspaces
+    #[command(subcommand)]
+    Workspace(admin::Workspace),
+    /// Make API keys and master keys
+    #[command(subcommand)]
+    Key(admin::Key),
+    /// Measure, beside a peer or a limit in the same run
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+impl Command {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// For a person to read: what failed, and what to do.
+    pub async fn run(self) -> anyhow::Result<()> {
+        match self.role {
+            Role::Serve => serve::run(serve::Roles { api: true, worker: true }).await,
+            Role::Api => serve::run(serve::Roles { api: true, worker: false }).await,
+            Role::Worker => serve::run(serve::Roles { api: false, worker: true }).await,
+            Role::Migrate => admin::migrate(&Settings::load()?).await,
+            Role::Doctor => doctor::run().await,
+            Role::Settings => admin::settings(),
+            Role::Workspace(command) => command.run().await,
+            Role::Key(command) => command.run().await,
+            Role::Bench(command) => command.run().await,
+            Role::Openapi => {
+                println!("{}", freshet_api::openapi_json()?);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Settings to `App`: the only place that names all crates.
+
+use std::sync::Arc;
+
+use freshet_core::app::App;
+use freshet_core::clock::Clock;
+use freshet_core::connector::Registry;
+use freshet_core::db::Db;
+use freshet_core::error::Result;
+use freshet_core::events::Events;
+use freshet_core::settings::Settings;
+use freshet_core::vault::Vault;
+
+/// Builds the application: connects, and refuses a database or a key that is not as it should be.
+///
+/// # Errors
+/// `platform.settings`, `platform.database`.
+pub async fn app(settings: Settings) -> Result<App> {
+    let vault = Arc::new(Vault::from_setting(&settings.master_keys)?);
+    let db = Db::connect(&settings).await?;
+    let events = Events::listen(&db);
+    Ok(App {
+        db,
+        settings: Arc::new(settings),
+        clock: Clock::system(),
+        vault,
+        registry: freshet_worker::register(Registry::default()),
+        events,
+    })
+}
