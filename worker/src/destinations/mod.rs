@@ -1,11 +1,11 @@
-//! The list of destinations. A new one is a folder here and a line below.
+//! The list of destinations.
 
 pub mod kafka;
 
 use freshet_core::connector::Registry;
 
-/// Adds every destination kind.
+/// Adds every destination kind to `registry`.
 #[must_use]
 pub fn register(registry: Registry) -> Registry {
-    registry.destination(kafka::Kind)
+    registry.destination(kafka::Kafka)
 }

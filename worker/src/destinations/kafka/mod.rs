@@ -1,35 +1,46 @@
-//! Apache Kafka as the destination: exactly once by transactions, or effectively once by idempotence.
+//! Apache Kafka as a destination.
 //!
-//! | file | holds |
-//! |---|---|
-//! | `settings` | the form, and the allow-list of librdkafka's settings |
-//! | `client` | clients, and what librdkafka's errors mean |
-//! | `preflight` | the connection test, and the look before a run: topics, rights, limits |
-//! | `rights` | what the login may do with a topic, asked of the brokers |
-//! | `producer` | a lane: one transaction a chunk |
-//! | `raw` | handing records to librdkafka without a copy too many |
-//! | `progress` | the progress record: its key, its partition, reading it |
+//! ~~~text
+//! settings ─► client (librdkafka's configuration, its complaints) ─► preflight: check, prepare
+//!                        │                                          ─► producer: a lane ─► progress: what is committed
+//!                        └─► native: the few calls that the crate lacks
+//! ~~~
+//!
+//! The rights it takes, each on a prefixed pattern, so that a later sync needs no new one:
+//!
+//! | on | rights | for |
+//! |---|---|---|
+//! | data and dead-letter topics | WRITE; CREATE if topics are to be created; DESCRIBE_CONFIGS | records; without the last, Kafka's default size is assumed |
+//! | topic `{prefix}.` | READ, WRITE; CREATE until `{prefix}.progress` is there | progress |
+//! | transactional id `{prefix}.` | WRITE | `exactly_once`; the pre-flight tries `{prefix}.{lane}.probe` |
+//!
+//! WRITE includes DESCRIBE. No right to groups, and IDEMPOTENT_WRITE only on brokers before 2.8.
 
-pub mod client;
+mod client;
+mod native;
 mod preflight;
 mod producer;
 mod progress;
-pub mod raw;
-mod rights;
 mod settings;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use freshet_core::connector::{Destination, DestinationKind, Field, Lane, Prepared, Step, TopicPlan};
-use freshet_core::error::Result;
+use freshet_core::error::{Code, Error, Result};
 
-pub use settings::{Compression, KafkaSettings, Protocol, Security};
+pub use settings::{
+    Allowed, Compression, KafkaSettings, Mechanism, PROPERTIES, ProgressTopic, Protocol, Secret, Security,
+};
+
+/// Kafka's own default of `max.message.bytes`.
+const MESSAGE_BYTES_MAX: usize = 1_048_588;
 
 /// The kind `kafka`.
-#[derive(Debug, Clone, Copy)]
-pub struct Kind;
+pub struct Kafka;
 
 #[async_trait]
-impl DestinationKind for Kind {
+impl DestinationKind for Kafka {
     const NAME: &'static str = "kafka";
     const FIELDS: &'static [Field] = settings::FIELDS;
     type Settings = KafkaSettings;
@@ -39,25 +50,40 @@ impl DestinationKind for Kind {
     }
 
     async fn open(&self, settings: KafkaSettings) -> Result<Box<dyn Destination>> {
-        Ok(Box::new(Kafka { settings }))
+        settings.validate()?;
+        Ok(Box::new(Cluster { settings: Arc::new(settings), message_bytes_max: MESSAGE_BYTES_MAX }))
     }
 }
 
-struct Kafka {
-    settings: KafkaSettings,
+/// A cluster; dialled by each call, kept by lanes.
+struct Cluster {
+    settings: Arc<KafkaSettings>,
+    /// The data topic's, once [`Destination::prepare`] has read it.
+    message_bytes_max: usize,
 }
 
 #[async_trait]
-impl Destination for Kafka {
+impl Destination for Cluster {
     async fn check(&mut self) -> Vec<Step> {
-        preflight::check(&self.settings).await
+        preflight::check(Arc::clone(&self.settings)).await
     }
 
     async fn prepare(&mut self, plan: &TopicPlan) -> Result<Prepared> {
-        preflight::prepare(&self.settings, plan).await
+        let prepared = preflight::prepare(Arc::clone(&self.settings), plan).await?;
+        self.message_bytes_max = prepared.message_bytes_max;
+        Ok(prepared)
     }
 
     async fn lane(&mut self, plan: &TopicPlan) -> Result<Box<dyn Lane>> {
-        Ok(Box::new(producer::KafkaLane::new(&self.settings, plan)))
+        let (settings, plan, bytes_max) = (Arc::clone(&self.settings), plan.clone(), self.message_bytes_max);
+        let lane = off_thread(move || producer::KafkaLane::open(settings, &plan, bytes_max)).await??;
+        Ok(Box::new(lane))
     }
+}
+
+/// Runs what blocks off the async threads.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::new(Code::Internal, "a blocking call ended early").caused_by(error))
 }

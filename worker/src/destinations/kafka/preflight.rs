@@ -1,307 +1,494 @@
-//! The connection test, and the look before a run: topics, rights, limits, one named finding each.
+//! Looks at everything a run needs, one named finding each: `check` for a connection, `prepare` for a sync.
+//!
+//! Rights are asked for, not tried out, since a record written to see whether it can be written stays in the topic: the
+//! brokers say what we may do with a topic (Kafka 2.3 and later). Only the right to a transactional id is tried, with an
+//! id of its own, `{prefix}.{lane}.probe`: taking the lane's own would end a transaction that a worker has open.
 
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use freshet_core::connector::{Prepared, Step, TopicCreate, TopicPlan};
+use freshet_core::connector::{Guarantee, Prepared, Step, TopicCreate, TopicPlan};
 use freshet_core::error::{Code, Error, Result};
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::RDKafkaErrorCode;
-use tokio::net::TcpStream;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer};
 
-use super::client::{ASK_TIMEOUT, Listening, Told, blocking, named, named_code};
-use super::rights::{self, Operation};
-use super::settings::{KafkaSettings, Protocol};
+use super::client::{self, Watch};
+use super::native::{self, Broker, ClusterState, NewTopic, Right, TopicState};
+use super::settings::KafkaSettings;
+use super::{MESSAGE_BYTES_MAX, off_thread};
 
-/// Kafka's own default of `max.message.bytes`, for a topic whose settings may not be read.
-const MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
-/// How long a new topic may take to get its leaders.
-const LEADERS_TIMEOUT: Duration = Duration::from_secs(15);
+/// For the first answer of a cluster.
+const DIAL: Duration = Duration::from_secs(12);
+/// For each later question.
+const ASK: Duration = Duration::from_secs(15);
+/// How long other brokers may still answer once one refused TLS or login.
+const REFUSED: Duration = Duration::from_millis(1_500);
+/// How long to go on once every broker was tried in vain.
+const ALL_DOWN: Duration = Duration::from_secs(3);
+/// For a broker's advertised address to take a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// For a new topic's partitions to get leaders.
+const LEADERS: Duration = Duration::from_secs(30);
+/// Replicas that the progress topic should have, and how many must have it written.
+const PROGRESS_REPLICAS: i32 = 3;
 
-impl ConsumerContext for Listening {}
-
-/// Tries a cluster: address, TLS, login, brokers.
-pub(super) async fn check(settings: &KafkaSettings) -> Vec<Step> {
-    let mut steps = Vec::new();
-    match reach(settings).await {
-        Ok(found) => steps.push(Step::passed("address", found)),
-        Err(error) => {
-            steps.push(Step::failed("address", &error));
-            for name in ["tls", "login", "brokers"] {
-                steps.push(Step::skipped(name, "not tried: address failed"));
-            }
-            return steps;
-        }
+/// Tries a connection: `address`, `tls`, `login`, `brokers`, `progress_topic`; those after a failure are skipped.
+pub(super) async fn check(settings: Arc<KafkaSettings>) -> Vec<Step> {
+    match off_thread(move || check_now(&settings)).await {
+        Ok(steps) => steps,
+        Err(error) => vec![Step::failed("address", &error)],
     }
-    let cluster = Cluster::ask(settings).await;
-    let protocol = settings.security.protocol;
-    let (uses_tls, uses_login) = (
-        matches!(protocol, Protocol::Tls | Protocol::SaslTls),
-        matches!(protocol, Protocol::SaslPlaintext | Protocol::SaslTls),
-    );
-    let failed_at = cluster.as_ref().err().map(|error| match error.code {
-        Code::KafkaTls => "tls",
-        Code::KafkaLogin => "login",
-        _ => "brokers",
-    });
-    for (name, used, fine, unused) in [
-        ("tls", uses_tls, "agreed, and the brokers' certificates are trusted", "the protocol has no TLS"),
-        ("login", uses_login, "accepted", "the protocol has no login"),
-    ] {
-        steps.push(match (&cluster, failed_at) {
-            (Err(error), Some(at)) if at == name => Step::failed(name, error),
-            (Err(_), Some("tls")) => Step::skipped(name, "not tried: tls failed"),
-            _ if used => Step::passed(name, fine),
-            _ => Step::skipped(name, unused),
-        });
+}
+
+fn check_now(settings: &KafkaSettings) -> Vec<Step> {
+    let (session, cluster) = match Session::dial(settings, Watch::guessing()) {
+        Ok(dialled) => dialled,
+        Err(refusal) => return refused_steps(settings, &refusal),
+    };
+    let mut steps = connected_steps(settings);
+    if let Err(error) = reach(&cluster.brokers) {
+        steps.push(Step::failed("brokers", &error));
+        steps.push(Step::skipped("progress_topic", "not tried"));
+        return steps;
     }
-    steps.push(match (&cluster, failed_at) {
-        (Ok(cluster), _) => {
-            let brokers = cluster.brokers.join(", ");
-            Step::passed("brokers", format!("cluster {}: {brokers}", cluster.id))
-        }
-        (Err(error), Some("brokers") | None) => Step::failed("brokers", error),
-        (Err(_), Some(at)) => Step::skipped("brokers", format!("not tried: {at} failed")),
-    });
+    steps.push(brokers_step(&cluster));
+    let mut found = Vec::new();
+    match session.progress_topic(settings, &cluster, Creating::Asked, &mut found) {
+        Ok(_) => steps.append(&mut found),
+        Err(error) => steps.push(Step::failed("progress_topic", &error)),
+    }
     steps
 }
 
-async fn reach(settings: &KafkaSettings) -> Result<String> {
-    let mut last = Error::new(Code::KafkaUnreachable, "no bootstrap server is given");
-    for server in settings.bootstrap_servers.split(',').map(str::trim) {
-        match tokio::time::timeout(ASK_TIMEOUT, TcpStream::connect(server)).await {
-            Ok(Ok(_)) => return Ok(format!("{server} answers")),
-            Ok(Err(error)) => {
-                last = Error::new(Code::KafkaUnreachable, format!("{server} cannot be reached")).caused_by(error);
-            }
-            Err(_) => last = Error::new(Code::KafkaUnreachable, format!("{server} does not answer within 10 s")),
-        }
-    }
-    Err(last)
+fn connected_steps(settings: &KafkaSettings) -> Vec<Step> {
+    let protocol = settings.security.protocol;
+    let tls = if protocol.is_encrypted() {
+        Step::passed("tls", "the brokers' certificate is trusted and names the host")
+    } else {
+        Step::warning("tls", "not encrypted, as the protocol says")
+    };
+    let login = match (protocol.has_login(), settings.security.certificate.is_some()) {
+        (true, _) => Step::passed("login", "the brokers took user and password"),
+        (false, true) => Step::passed("login", "the brokers took the client certificate"),
+        (false, false) => Step::skipped("login", "the protocol has none"),
+    };
+    vec![Step::passed("address", format!("`{}` answers", settings.bootstrap_servers)), tls, login]
 }
 
-/// What the brokers say of themselves.
-struct Cluster {
-    id: String,
-    brokers: Vec<String>,
+/// The steps up to the one that failed, that one, and those that were not tried.
+fn refused_steps(settings: &KafkaSettings, refusal: &Refusal) -> Vec<Step> {
+    let names = ["address", "tls", "login", "brokers", "progress_topic"];
+    let failed = names.iter().position(|name| *name == refusal.step).unwrap_or(0);
+    let mut steps = connected_steps(settings);
+    steps.truncate(failed);
+    steps.push(Step::failed(names[failed], &refusal.error));
+    steps.extend(names[failed + 1..].iter().map(|name| Step::skipped(name, "not tried")));
+    steps
 }
 
-impl Cluster {
-    async fn ask(settings: &KafkaSettings) -> Result<Self> {
-        let config = settings.client_config();
-        blocking(move || {
-            let client = client(&config)?;
-            let told = &client.context().0;
-            let metadata = fetch(&client, None)?;
-            let brokers: Vec<_> =
-                metadata.brokers().iter().map(|broker| format!("{}:{}", broker.host(), broker.port())).collect();
-            let id = client.client().fetch_cluster_id(ASK_TIMEOUT);
-            let id = id.ok_or_else(|| Error::new(told.code(), "the brokers do not say which cluster they are"))?;
-            Ok(Self { id, brokers })
-        })
-        .await
-    }
+fn brokers_step(cluster: &ClusterState) -> Step {
+    let brokers: Vec<_> = cluster.brokers.iter().map(|broker| format!("{}:{}", broker.host, broker.port)).collect();
+    Step::passed("brokers", format!("cluster {} with {}: {}", cluster.id, brokers.len(), brokers.join(", ")))
 }
 
-fn client(config: &ClientConfig) -> Result<BaseConsumer<Listening>> {
-    let mut config = config.clone();
-    config.set("group.id", "freshet-preflight");
-    config
-        .create_with_context(Listening::default())
-        .map_err(|error| Error::new(Code::Internal, "the Kafka client refuses its settings").caused_by(error))
+/// Looks at what `plan` needs, and creates topics where it says so.
+///
+/// # Errors
+/// The first finding that makes a run impossible.
+pub(super) async fn prepare(settings: Arc<KafkaSettings>, plan: &TopicPlan) -> Result<Prepared> {
+    let plan = plan.clone();
+    off_thread(move || prepare_now(&settings, &plan)).await?
 }
 
-fn fetch(client: &BaseConsumer<Listening>, topic: Option<&str>) -> Result<rdkafka::metadata::Metadata> {
-    client.fetch_metadata(topic, ASK_TIMEOUT).map_err(|error| {
-        // What went wrong on the connection is told in passing, as events.
-        let _ = client.poll(Duration::from_millis(10));
-        let told: &Told = &client.context().0;
-        let code = told.code();
-        if code == Code::KafkaUnreachable {
-            Error::new(code, "no broker answers; check their advertised listeners").caused_by(error)
-        } else {
-            named("asking for the brokers", error, told)
-        }
+fn prepare_now(settings: &KafkaSettings, plan: &TopicPlan) -> Result<Prepared> {
+    let (session, cluster) = Session::dial(settings, Watch::default())?;
+    let mut steps = connected_steps(settings);
+    reach(&cluster.brokers)?;
+    steps.push(brokers_step(&cluster));
+    let message_bytes_max = session.data_topic(plan, &mut steps)?.min(own_bytes_max(settings));
+    session.dead_letter_topic(plan, &mut steps)?;
+    let progress_partitions = session.progress_topic(settings, &cluster, Creating::Done, &mut steps)?;
+    steps.push(match plan.guarantee {
+        Guarantee::ExactlyOnce => probe_transactions(settings, &plan.lane.name)?,
+        Guarantee::EffectivelyOnce => Step::skipped("transactions", "`effectively_once` has none"),
+    });
+    tracing::debug!(topic = %plan.topic, cluster_id = %cluster.id, message_bytes_max, "destination prepared");
+    Ok(Prepared { steps, cluster_id: cluster.id, message_bytes_max, progress_partitions })
+}
+
+/// What the destination's own settings allow a record to be.
+fn own_bytes_max(settings: &KafkaSettings) -> usize {
+    settings.properties.get("message.max.bytes").and_then(|value| value.parse().ok()).unwrap_or(usize::MAX)
+}
+
+/// Dials every advertised address: a client is sent there, whatever address it was given.
+fn reach(brokers: &[Broker]) -> Result<()> {
+    std::thread::scope(|scope| {
+        let dials: Vec<_> = brokers.iter().map(|broker| scope.spawn(move || reach_one(broker))).collect();
+        dials.into_iter().try_for_each(|dial| dial.join().unwrap_or(Ok(())))
     })
 }
 
-/// A topic as the brokers see it.
+fn reach_one(broker: &Broker) -> Result<()> {
+    use std::net::ToSocketAddrs;
+    let place = format!("broker {} is advertised as {}:{}, which", broker.id, broker.host, broker.port);
+    let fail = |reason: String| Err(Error::new(Code::KafkaUnreachable, format!("{place} {reason}")));
+    let addresses = match (broker.host.as_str(), broker.port).to_socket_addrs() {
+        Ok(addresses) => addresses,
+        Err(error) => return fail(format!("does not resolve: {error}")),
+    };
+    let mut last = "has no address".to_owned();
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, CONNECT) {
+            Ok(_) => return Ok(()),
+            Err(error) => last = format!("cannot be reached: {error}"),
+        }
+    }
+    fail(last)
+}
+
+/// Whether a missing progress topic is created, or only asked whether it could be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Shape {
-    partitions: usize,
-    /// Replicas in sync of the partition that has fewest.
-    in_sync: usize,
-    brokers: usize,
+enum Creating {
+    Asked,
+    Done,
 }
 
-/// Looks at everything a run needs; creates topics where the plan says so.
-pub(super) async fn prepare(settings: &KafkaSettings, plan: &TopicPlan) -> Result<Prepared> {
-    let mut steps = Vec::new();
-    let cluster = Cluster::ask(settings).await?;
-    steps.push(Step::passed("cluster", format!("{} with {} brokers", cluster.id, cluster.brokers.len())));
-    let admin: AdminClient<Listening> = settings
-        .client_config()
-        .create_with_context(Listening::default())
-        .map_err(|error| Error::new(Code::Internal, "the Kafka client refuses its settings").caused_by(error))?;
-
-    let data = topic(settings, &admin, &plan.topic, plan.create.as_ref(), &[Operation::Write], &mut steps).await?;
-    if let Some(name) = &plan.dead_letter_topic {
-        let dead = plan.create.as_ref().map(|create| TopicCreate { cleanup_policy: "delete".into(), ..create.clone() });
-        topic(settings, &admin, name, dead.as_ref(), &[Operation::Write], &mut steps).await?;
-    }
-    let name = settings.progress_topic_name();
-    let replicas = cluster.brokers.len().min(3) as i32;
-    let create = TopicCreate {
-        partitions: settings.progress_topic.partitions,
-        replication_factor: Some(settings.progress_topic.replication_factor.unwrap_or(replicas)),
-        cleanup_policy: "compact".into(),
-    };
-    let rights = [Operation::Read, Operation::Write];
-    let progress = topic(settings, &admin, &name, Some(&create), &rights, &mut steps).await?;
-    if progress.brokers < 3 {
-        let told = "the cluster has fewer than 3 brokers: the progress topic is not replicated as it should be";
-        steps.push(Step::warning("progress_replication", told));
-    }
-    let message_bytes_max = limits(&admin, &plan.topic, data, &mut steps).await?;
-    Ok(Prepared { steps, cluster_id: cluster.id, message_bytes_max, progress_partitions: progress.partitions as i32 })
+/// Why there is no connection, and which step of a test says so.
+struct Refusal {
+    step: &'static str,
+    error: Error,
 }
 
-async fn topic(
-    settings: &KafkaSettings,
-    admin: &AdminClient<Listening>,
-    name: &str,
-    create: Option<&TopicCreate>,
-    wanted: &[Operation],
-    steps: &mut Vec<Step>,
-) -> Result<Shape> {
-    let found = shape(settings, name).await;
-    let shape = match (found, create) {
-        (Err(error), Some(create)) if error.code == Code::KafkaTopicMissing => {
-            create_topic(admin, name, create).await?;
-            let shape = await_leaders(settings, name).await?;
-            steps.push(Step::passed("topic", format!("`{name}` created with {} partitions", shape.partitions)));
-            shape
-        }
-        (found, _) => {
-            let shape = found?;
-            let told = format!("`{name}` has {} partitions", shape.partitions);
-            let differs = create.is_some_and(|create| create.partitions as usize != shape.partitions);
-            steps.push(if differs && !name.ends_with(".progress") {
-                Step::warning("topic", format!("{told}, not those of the sync's `topic.create`"))
-            } else {
-                Step::passed("topic", told)
-            });
-            shape
-        }
-    };
-    let (inner, asked) = (settings.client_config(), name.to_owned());
-    let granted = blocking(move || {
-        let client = client(&inner)?;
-        fetch(&client, Some(&asked))?;
-        rights::of_topic(client.client(), &asked)
-    })
-    .await?;
-    for operation in wanted {
-        if !granted.contains(operation) {
-            let told = format!("{} is not granted on topic `{name}`", operation.as_str());
-            return Err(Error::new(Code::KafkaAcl, told));
-        }
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        refusal.error
     }
-    let words: Vec<_> = wanted.iter().map(|operation| operation.as_str()).collect();
-    steps.push(Step::passed("rights", format!("{} granted on `{name}`", words.join(", "))));
-    Ok(shape)
 }
 
-async fn shape(settings: &KafkaSettings, name: &str) -> Result<Shape> {
-    let (config, name) = (settings.client_config(), name.to_owned());
-    blocking(move || {
-        let client = client(&config)?;
-        let metadata = fetch(&client, Some(&name))?;
-        let topic = metadata.topics().first();
-        let topic = topic.ok_or_else(|| Error::new(Code::KafkaTopicMissing, format!("topic `{name}` is not there")))?;
-        match topic.error().map(RDKafkaErrorCode::from) {
-            None | Some(RDKafkaErrorCode::NoError) => {}
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
-                let told = format!("DESCRIBE is not granted on topic `{name}`");
-                return Err(Error::new(Code::KafkaAcl, told));
+/// A connection for questions.
+struct Session {
+    client: BaseProducer<Watch>,
+}
+
+impl Session {
+    fn dial(settings: &KafkaSettings, watch: Watch) -> Result<(Self, ClusterState), Refusal> {
+        let client: BaseProducer<Watch> = client::common(settings).create_with_context(watch).map_err(|error| {
+            let error = Watch::default().explain_error("cannot connect", &error);
+            Refusal { step: if error.code == Code::KafkaTls { "tls" } else { "address" }, error }
+        })?;
+        let since = Instant::now();
+        let watch = client.context();
+        let go_on = || {
+            serve(&client);
+            !(watch.is_refused() && since.elapsed() > REFUSED || watch.all_down() && since.elapsed() > ALL_DOWN)
+        };
+        let code = match native::describe_cluster(&client, DIAL, go_on) {
+            Ok(cluster) => {
+                watch.forget();
+                return Ok((Self { client }, cluster));
             }
-            Some(code) => {
-                let told = format!("topic `{name}` is not there");
-                return Err(Error::new(named_code(code, &client.context().0), told));
-            }
-        }
-        if topic.partitions().is_empty() || topic.partitions().iter().any(|partition| partition.leader() < 0) {
-            return Err(Error::new(Code::KafkaTopicMissing, format!("topic `{name}` has no leaders")));
-        }
-        Ok(Shape {
-            partitions: topic.partitions().len(),
-            in_sync: topic.partitions().iter().map(|partition| partition.isr().len()).min().unwrap_or(0),
-            brokers: metadata.brokers().len(),
+            Err(code) => code,
+        };
+        let silent = || Error::new(Code::KafkaUnreachable, format!("cannot connect: no answer within {DIAL:?}"));
+        Err(match watch.trouble() {
+            Some((trouble, _)) => Refusal { step: trouble.step(), error: watch.explain("cannot connect", code) },
+            None if code == RDKafkaErrorCode::OperationTimedOut => Refusal { step: "address", error: silent() },
+            None => Refusal { step: "brokers", error: watch.explain("cannot read the cluster's state", code) },
         })
-    })
-    .await
-}
+    }
 
-async fn create_topic(admin: &AdminClient<Listening>, name: &str, create: &TopicCreate) -> Result<()> {
-    let replication = TopicReplication::Fixed(create.replication_factor.unwrap_or(-1));
-    let topic = NewTopic::new(name, create.partitions, replication).set("cleanup.policy", &create.cleanup_policy);
-    let options = AdminOptions::new().operation_timeout(Some(ASK_TIMEOUT)).request_timeout(Some(ASK_TIMEOUT));
-    let answers = admin
-        .create_topics([&topic], &options)
-        .await
-        .map_err(|error| named(&format!("creating topic `{name}`"), error, &admin.inner().context().0))?;
-    match answers.into_iter().next() {
-        None | Some(Ok(_)) => Ok(()),
-        // Another worker was quicker.
-        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
-        Some(Err((_, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed))) => {
-            Err(Error::new(Code::KafkaAcl, format!("CREATE is not granted on topic `{name}`")))
-        }
-        Some(Err((_, code))) => {
-            Err(Error::new(Code::KafkaTopicCreate, format!("topic `{name}` cannot be created: {code:?}")))
+    /// A topic's state; none when it is missing.
+    fn topic(&self, name: &str, rights: &str) -> Result<Option<TopicState>> {
+        let go_on = || {
+            serve(&self.client);
+            true
+        };
+        match native::describe_topic(&self.client, name, ASK, go_on) {
+            Ok(state) => Ok(Some(state)),
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition) => Ok(None),
+            Err(RDKafkaErrorCode::TopicAuthorizationFailed) => Err(acl(&format!("{rights} on topic `{name}`"))),
+            Err(code) => Err(self.client.context().explain(&format!("topic `{name}`"), code)),
         }
     }
-}
 
-async fn await_leaders(settings: &KafkaSettings, name: &str) -> Result<Shape> {
-    let since = std::time::Instant::now();
-    loop {
-        match shape(settings, name).await {
-            Err(error) if error.code == Code::KafkaTopicMissing && since.elapsed() < LEADERS_TIMEOUT => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+    /// Creates a topic and waits until each partition has a leader; one that is there by now is as good.
+    fn create(&self, topic: &NewTopic<'_>) -> Result<TopicState> {
+        let name = topic.name;
+        match native::create_topic(&self.client, topic, ASK) {
+            Ok(()) | Err((RDKafkaErrorCode::TopicAlreadyExists, _)) => {}
+            Err((code, _)) if is_denied(code) => return Err(acl(&format!("CREATE on topic `{name}`"))),
+            Err((code, reason)) => {
+                let vague = self.client.context().explain(&format!("cannot create topic `{name}`"), code);
+                let is_ours = matches!(vague.code, Code::KafkaBroker | Code::KafkaNotEnoughReplicas);
+                return Err(match is_ours {
+                    true => Error::new(Code::KafkaTopicCreate, format!("cannot create topic `{name}`: {reason}")),
+                    false => vague,
+                });
             }
-            shape => return shape,
+        }
+        self.await_leaders(name)
+    }
+
+    fn await_leaders(&self, name: &str) -> Result<TopicState> {
+        let deadline = Instant::now() + LEADERS;
+        loop {
+            let state = self.topic(name, "DESCRIBE")?;
+            if let Some(state) = state.filter(|state| state.partitions.iter().all(|partition| partition.has_leader)) {
+                return Ok(state);
+            }
+            if Instant::now() >= deadline {
+                let text = format!("topic `{name}` was created, and has partitions without a leader after {LEADERS:?}");
+                return Err(Error::new(Code::KafkaTopicCreate, text));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A topic's settings; none without the right to see them.
+    fn configs(&self, name: &str) -> Result<Option<BTreeMap<String, String>>> {
+        match native::describe_configs(&self.client, name, ASK) {
+            Ok(configs) => Ok(Some(configs)),
+            Err(code) if is_denied(code) => Ok(None),
+            Err(code) => Err(self.client.context().explain(&format!("cannot read the settings of `{name}`"), code)),
+        }
+    }
+
+    /// The data topic: there or created, as asked for, writable, with replicas enough. Returns `max.message.bytes`.
+    fn data_topic(&self, plan: &TopicPlan, steps: &mut Vec<Step>) -> Result<usize> {
+        let name = &plan.topic;
+        let (state, is_new) = self.find_or_create(name, plan.create.as_ref())?;
+        require(&state, name, &[Right::Write])?;
+        let configs = self.configs(name)?;
+        let config = |key: &str| configs.as_ref().and_then(|configs| configs.get(key)).map(String::as_str);
+        if let (Some(create), false) = (&plan.create, is_new) {
+            compare(name, create, &state, config("cleanup.policy"))?;
+        }
+        let min_in_sync = config("min.insync.replicas").and_then(|text| text.parse().ok()).unwrap_or(1);
+        enough_replicas(name, &state, min_in_sync)?;
+        let verb = if is_new { "created" } else { "there" };
+        steps.push(Step::passed("topic", format!("`{name}` is {verb}, with {} partitions", state.partitions.len())));
+        let bytes_max = config("max.message.bytes").and_then(|text| text.parse().ok());
+        steps.push(match bytes_max {
+            Some(bytes) => Step::passed("message_size", format!("`{name}` takes records of at most {bytes} bytes")),
+            None => Step::warning(
+                "message_size",
+                format!(
+                    "DESCRIBE_CONFIGS on `{name}` is not granted: Kafka's default of {MESSAGE_BYTES_MAX} bytes is \
+                     assumed, and min.insync.replicas cannot be looked at"
+                ),
+            ),
+        });
+        Ok(bytes_max.unwrap_or(MESSAGE_BYTES_MAX))
+    }
+
+    /// The dead letters' topic: created with the data topic's partitions and replicas, but never compacted, since its
+    /// records are not updates of one another.
+    fn dead_letter_topic(&self, plan: &TopicPlan, steps: &mut Vec<Step>) -> Result<()> {
+        let Some(name) = &plan.dead_letter_topic else {
+            steps.push(Step::skipped("dead_letter_topic", "the sync tolerates no dead letters"));
+            return Ok(());
+        };
+        let create = plan.create.clone().map(|create| TopicCreate { cleanup_policy: "delete".into(), ..create });
+        let (state, is_new) = self.find_or_create(name, create.as_ref()).map_err(|mut error| {
+            error.message = format!("dead letters: {}", error.message);
+            error
+        })?;
+        require(&state, name, &[Right::Write])?;
+        let configs = self.configs(name)?.unwrap_or_default();
+        let min_in_sync = configs.get("min.insync.replicas").and_then(|text| text.parse().ok()).unwrap_or(1);
+        enough_replicas(name, &state, min_in_sync)?;
+        let verb = if is_new { "created" } else { "there" };
+        steps.push(Step::passed("dead_letter_topic", format!("`{name}` is {verb}")));
+        Ok(())
+    }
+
+    fn find_or_create(&self, name: &str, create: Option<&TopicCreate>) -> Result<(TopicState, bool)> {
+        if let Some(state) = self.topic(name, "DESCRIBE and WRITE")? {
+            return Ok((state, false));
+        }
+        let Some(create) = create else {
+            return Err(Error::new(Code::KafkaTopicMissing, format!("topic `{name}` is not there")));
+        };
+        let state = self.create(&NewTopic {
+            name,
+            partitions: create.partitions,
+            replication_factor: create.replication_factor.unwrap_or(-1),
+            configs: &[("cleanup.policy", &create.cleanup_policy)],
+            validate_only: false,
+        })?;
+        Ok((state, true))
+    }
+
+    /// The progress topic: there or created, compacted, readable and writable. Returns its number of partitions.
+    fn progress_topic(
+        &self,
+        settings: &KafkaSettings,
+        cluster: &ClusterState,
+        creating: Creating,
+        steps: &mut Vec<Step>,
+    ) -> Result<i32> {
+        let name = settings.progress_topic_name();
+        let state = match self.topic(&name, "READ, WRITE and DESCRIBE")? {
+            Some(state) => state,
+            None => match self.create_progress(settings, cluster, creating)? {
+                Some(state) => state,
+                None => {
+                    steps.push(Step::passed("progress_topic", format!("`{name}` is not there and can be created")));
+                    return Ok(settings.progress_topic.partitions);
+                }
+            },
+        };
+        require(&state, &name, &[Right::Read, Right::Write])?;
+        let configs = self.configs(&name)?.unwrap_or_default();
+        if let Some(policy) = configs.get("cleanup.policy").filter(|policy| policy.as_str() != "compact") {
+            let text = format!("`{name}` has cleanup.policy `{policy}`; only `compact` keeps every sync's progress");
+            return Err(Error::new(Code::KafkaTopicMismatch, text));
+        }
+        let min_in_sync = configs.get("min.insync.replicas").and_then(|text| text.parse().ok()).unwrap_or(1);
+        enough_replicas(&name, &state, min_in_sync)?;
+        let replicas = state.partitions.iter().map(|partition| partition.replicas).min().unwrap_or(0);
+        let detail = format!("`{name}` has {} partitions with {replicas} replicas", state.partitions.len());
+        steps.push(match replicas >= PROGRESS_REPLICAS as usize {
+            true => Step::passed("progress_topic", detail),
+            false => Step::warning("progress_topic", format!("{detail}; 3 would outlive the loss of a broker")),
+        });
+        Ok(state.partitions.len() as i32)
+    }
+
+    /// Creates the progress topic; none when it was only asked whether it could be.
+    fn create_progress(
+        &self,
+        settings: &KafkaSettings,
+        cluster: &ClusterState,
+        creating: Creating,
+    ) -> Result<Option<TopicState>> {
+        let brokers = i32::try_from(cluster.brokers.len()).unwrap_or(i32::MAX);
+        let replicas = settings.progress_topic.replication_factor.unwrap_or(brokers.min(PROGRESS_REPLICAS));
+        let min_in_sync = if replicas >= PROGRESS_REPLICAS { "2" } else { "1" };
+        let name = settings.progress_topic_name();
+        let topic = NewTopic {
+            name: &name,
+            partitions: settings.progress_topic.partitions,
+            replication_factor: replicas,
+            configs: &[("cleanup.policy", "compact"), ("min.insync.replicas", min_in_sync)],
+            validate_only: creating == Creating::Asked,
+        };
+        match creating {
+            Creating::Done => self.create(&topic).map(Some),
+            Creating::Asked => match native::create_topic(&self.client, &topic, ASK) {
+                Ok(()) | Err((RDKafkaErrorCode::TopicAlreadyExists, _)) => Ok(None),
+                Err((code, _)) if is_denied(code) => Err(acl(&format!("CREATE on topic `{name}`"))),
+                Err((_, reason)) => Err(Error::new(
+                    Code::KafkaTopicCreate,
+                    format!("`{name}` is not there and cannot be created: {reason}"),
+                )),
+            },
         }
     }
 }
 
-/// The largest record the topic takes; and whether enough replicas are in sync.
-async fn limits(admin: &AdminClient<Listening>, name: &str, shape: Shape, steps: &mut Vec<Step>) -> Result<usize> {
-    let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT));
-    let described = admin
-        .describe_configs([&ResourceSpecifier::Topic(name)], &options)
-        .await
-        .map_err(|error| named(&format!("reading the settings of `{name}`"), error, &admin.inner().context().0))?;
-    let config = match described.into_iter().next() {
-        Some(Ok(config)) => config,
-        Some(Err(_)) | None => {
-            let told = format!(
-                "{} is not granted on topic `{name}`: Kafka's default of {MESSAGE_BYTES_DEFAULT} bytes is assumed",
-                Operation::DescribeConfigs.as_str()
-            );
-            steps.push(Step::warning("max.message.bytes", told));
-            return Ok(MESSAGE_BYTES_DEFAULT);
-        }
-    };
-    let number = |name: &str| config.get(name).and_then(|entry| entry.value.as_deref()?.parse::<usize>().ok());
-    let min_in_sync = number("min.insync.replicas").unwrap_or(1);
-    if shape.in_sync < min_in_sync {
-        let told = format!("topic `{name}` has {} replicas in sync and wants {min_in_sync}", shape.in_sync);
-        return Err(Error::new(Code::KafkaNotEnoughReplicas, told));
+fn serve(client: &BaseProducer<Watch>) {
+    for _ in 0..8 {
+        client.poll(Duration::ZERO);
     }
-    let bytes = number("max.message.bytes").unwrap_or(MESSAGE_BYTES_DEFAULT);
-    steps.push(Step::passed("min.insync.replicas", format!("{} in sync, {min_in_sync} wanted", shape.in_sync)));
-    steps.push(Step::passed("max.message.bytes", format!("{bytes}")));
-    Ok(bytes)
+}
+
+fn is_denied(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)
+}
+
+fn acl(missing: &str) -> Error {
+    Error::new(Code::KafkaAcl, format!("missing: {missing}"))
+}
+
+/// Each of `needed` is among the topic's rights; a broker too old to say is believed.
+fn require(state: &TopicState, name: &str, needed: &[Right]) -> Result<()> {
+    let Some(rights) = &state.rights else { return Ok(()) };
+    let missing: Vec<_> = needed.iter().filter(|right| !rights.contains(right)).map(|right| right.as_str()).collect();
+    if missing.is_empty() { Ok(()) } else { Err(acl(&format!("{} on topic `{name}`", missing.join(" and ")))) }
+}
+
+/// A topic that is there must be as it would have been created.
+fn compare(name: &str, create: &TopicCreate, state: &TopicState, policy: Option<&str>) -> Result<()> {
+    let mismatch = |what: &str, found: &str, asked: &str| {
+        Err(Error::new(Code::KafkaTopicMismatch, format!("topic `{name}` has {what} {found}, not {asked}")))
+    };
+    let partitions = state.partitions.len();
+    if partitions != create.partitions.unsigned_abs() as usize {
+        return mismatch("partitions", &partitions.to_string(), &create.partitions.to_string());
+    }
+    let replicas = state.partitions.iter().map(|partition| partition.replicas).min().unwrap_or(0);
+    if let Some(asked) = create.replication_factor
+        && replicas != asked.unsigned_abs() as usize
+    {
+        return mismatch("replication factor", &replicas.to_string(), &asked.to_string());
+    }
+    match policy {
+        Some(found) if words(found) != words(&create.cleanup_policy) => {
+            mismatch("cleanup.policy", found, &create.cleanup_policy)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn words(list: &str) -> BTreeSet<&str> {
+    list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect()
+}
+
+fn enough_replicas(name: &str, state: &TopicState, min_in_sync: usize) -> Result<()> {
+    let short = |text: String| Err(Error::new(Code::KafkaNotEnoughReplicas, text));
+    let (replicas, in_sync) = state
+        .partitions
+        .iter()
+        .fold((usize::MAX, usize::MAX), |(r, s), partition| (r.min(partition.replicas), s.min(partition.in_sync)));
+    let leaderless = state.partitions.iter().filter(|partition| !partition.has_leader).count();
+    if replicas < min_in_sync {
+        return short(format!(
+            "topic `{name}` has {replicas} replicas, fewer than its min.insync.replicas of {min_in_sync}: nothing can be written"
+        ));
+    }
+    if leaderless > 0 {
+        return short(format!("{leaderless} of {} partitions of `{name}` have no leader", state.partitions.len()));
+    }
+    if in_sync < min_in_sync {
+        return short(format!("topic `{name}` has {in_sync} replicas in sync, of {min_in_sync} that must be"));
+    }
+    Ok(())
+}
+
+/// Takes a transactional id that nobody works under, so that no lane is fenced.
+fn probe_transactions(settings: &KafkaSettings, lane: &str) -> Result<Step> {
+    let id = settings.transactional_id(lane);
+    let mut config = client::producer(settings, MESSAGE_BYTES_MAX);
+    config.set("transactional.id", format!("{id}.probe")).set("transaction.timeout.ms", "10000");
+    config.set("message.timeout.ms", "10000");
+    let producer: BaseProducer<Watch> = config
+        .create_with_context(Watch::default())
+        .map_err(|error| Watch::default().explain_error("cannot open a transactional producer", &error))?;
+    let deadline = Instant::now() + ASK;
+    loop {
+        let error = match producer.init_transactions(Duration::from_secs(1)) {
+            Ok(()) => return Ok(Step::passed("transactions", format!("transactional ids like `{id}` may be used"))),
+            Err(error) => error,
+        };
+        serve(&producer);
+        let retriable = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
+        if retriable && Instant::now() < deadline {
+            continue;
+        }
+        let told = producer.context().explain_error("cannot begin transactions", &error);
+        return match told.code {
+            Code::KafkaTransactions | Code::KafkaAcl => {
+                let text =
+                    format!("missing: WRITE and DESCRIBE on transactional ids with the prefix `{}.`", settings.prefix);
+                Err(Error::new(Code::KafkaTransactions, text))
+            }
+            // Another pre-flight of this lane was quicker, so the id may be used.
+            Code::KafkaFenced => Ok(Step::passed("transactions", format!("transactional ids like `{id}` may be used"))),
+            _ => Err(told),
+        };
+    }
 }

@@ -1,368 +1,545 @@
-//! A lane: one producer of one sync. A chunk is one transaction, its progress record the last of its records.
+//! A lane: one producer of one sync, and one transaction a chunk.
 //!
-//! | outcome | what happens |
-//! |---|---|
-//! | queue full | back-pressure: poll, and hand the record over again |
-//! | abort required, a record refused | the transaction is aborted, the lane is dead |
-//! | commit slow, timed out or unclear | the lane is dead: nobody guesses, the next one reads the progress |
-//! | fenced, fatal | the lane is dead: another has it |
+//! ~~~text
+//! fence: InitProducerId            send: begin ─► records ─► dead letters ─► progress record, last
+//!   aborts what a predecessor            ─► every acknowledgement ─► counts agree ─► commit
+//!   left open, bumps the epoch     any failure before the commit: abort, and the lane is dead
+//! ~~~
 //!
-//! A dead lane is replaced by a new one, which fences, reads progress and goes on.
+//! At `effectively_once` there is no transaction: the progress record is sent once everything else is acknowledged.
+//!
+//! librdkafka's calls block, so each of the three runs off the async threads, with the engine moved there and back. An
+//! engine that does not come back (an error, a call that was dropped) leaves the lane dead.
 
-use std::sync::{Mutex, PoisonError};
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use freshet_core::connector::{Chunk, Guarantee, Lane, PartitionRange, Progress, Receipt, Target, TopicPlan};
+use freshet_core::connector::{
+    Chunk, Guarantee, Header, Lane, LaneSpec, Message, PartitionRange, Progress, Receipt, Target, TopicPlan,
+};
 use freshet_core::error::{Code, Error, Result};
-use rdkafka::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer};
 
-use super::client::{ASK_TIMEOUT, Listening, blocking, named, named_code};
+use super::client::{self, Watch};
+use super::native::{self, Deliveries, Delivery, Headers, Topic};
 use super::progress::{self, Place};
-use super::raw::{self, Headers, Record, Sender, Topic};
 use super::settings::KafkaSettings;
 
-/// How long a transaction may stay open; a dead producer's blocks its readers at most so long.
-const TRANSACTION_TIMEOUT_MS: &str = "60000";
-/// How long the records of a chunk may take to be acknowledged; below the transaction's timeout.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(58);
-/// How long `init_transactions` may take: it waits for the predecessor's transaction to end.
-const FENCE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a commit may take.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
-/// A commit that took longer may have lost its coordinator in between: its outcome is read, not believed.
+/// Broker's limit for a whole transaction (`transaction.timeout.ms`).
+const TRANSACTION: Duration = Duration::from_secs(60);
+/// From begin to the last acknowledgement: above `message.timeout.ms` (45 s), below [`TRANSACTION`].
+const DELIVERY: Duration = Duration::from_secs(50);
+/// For the answer to a commit.
+const COMMIT: Duration = Duration::from_secs(30);
+/// A commit that takes longer may have been sent twice; librdkafka does not say.
 const COMMIT_CLEAR: Duration = Duration::from_secs(5);
+/// For an abort, which only frees readers sooner: the next fence aborts too.
+const ABORT: Duration = Duration::from_secs(5);
+/// For a fence: a predecessor's transaction may have to run out first.
+const FENCE: Duration = Duration::from_secs(75);
+/// How long a fence tries while no broker answers at all.
+const FENCE_ALL_DOWN: Duration = Duration::from_secs(15);
+/// For a question about a topic.
+const ASK: Duration = Duration::from_secs(15);
+/// How long to wait for acknowledgements at a time; they end the wait as they come.
+const WAIT: Duration = Duration::from_millis(20);
+/// Acknowledgements are taken in after so many records.
+const SERVE_EVERY: usize = 1_000;
 
-pub(super) struct KafkaLane {
-    producer_config: ClientConfig,
-    client_config: ClientConfig,
-    topic: String,
-    dead_letter_topic: Option<String>,
+/// Which topic a delivery belongs to; travels with the record as its tag.
+const DATA: usize = 0;
+const DEAD: usize = 1;
+const PROGRESS: usize = 2;
+
+/// Where records of one partition landed.
+#[derive(Debug, Clone, Copy)]
+struct Landed {
+    first: i64,
+    last: i64,
+    records: i64,
+}
+
+impl Landed {
+    const NOWHERE: Self = Self { first: i64::MAX, last: -1, records: 0 };
+}
+
+/// What was acknowledged of the chunk under way.
+#[derive(Debug, Default)]
+struct Tally {
+    /// By tag, then by partition.
+    landed: [Vec<Landed>; 3],
+    acknowledged: u64,
+    fault: Option<RDKafkaErrorCode>,
+}
+
+impl Tally {
+    fn clear(&mut self) {
+        self.landed.iter_mut().for_each(Vec::clear);
+        self.acknowledged = 0;
+        self.fault = None;
+    }
+
+    fn take(&mut self, delivery: Delivery) {
+        if let Err(code) = delivery.result {
+            if self.fault.is_none_or(is_purge) {
+                self.fault = Some(code);
+            }
+            return;
+        }
+        let Some(partitions) = self.landed.get_mut(delivery.tag) else { return };
+        let (partition, offset) = (delivery.partition.unsigned_abs() as usize, delivery.offset);
+        if partitions.len() <= partition {
+            partitions.resize(partition + 1, Landed::NOWHERE);
+        }
+        let landed = &mut partitions[partition];
+        landed.records += 1;
+        self.acknowledged += 1;
+        // A retry that the broker knew already is acknowledged without an offset.
+        if offset >= 0 {
+            landed.first = landed.first.min(offset);
+            landed.last = landed.last.max(offset);
+        }
+    }
+
+    fn ranges(&self, tag: usize, topic: &str) -> impl Iterator<Item = PartitionRange> {
+        let used = self.landed[tag].iter().enumerate().filter(|(_, landed)| landed.records > 0);
+        used.map(move |(partition, landed)| PartitionRange {
+            topic: topic.to_owned(),
+            partition: partition as i32,
+            first_offset: if landed.last < 0 { -1 } else { landed.first },
+            last_offset: landed.last,
+            records: landed.records,
+        })
+    }
+}
+
+/// What is purged is purged because of another error, which says more.
+fn is_purge(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
+}
+
+/// The blocking half of a lane.
+struct Engine {
+    producer: Arc<BaseProducer<Watch>>,
+    deliveries: Deliveries,
+    tally: RefCell<Tally>,
+    data: Option<Topic>,
+    dead: Option<Topic>,
+    progress: Option<Topic>,
+    names: [String; 3],
+    key: String,
     guarantee: Guarantee,
-    place: Place,
-    /// The partition is not stored yet: it is drawn once the topic's size is known.
-    drawn: bool,
-    open: Option<Box<Open>>,
+}
+
+/// What the engine found when it took the lane over.
+struct Fenced {
+    progress_partitions: i32,
+}
+
+impl Engine {
+    fn new(settings: &KafkaSettings, plan: &TopicPlan, message_bytes_max: usize) -> Result<Self> {
+        let mut config = client::producer(settings, message_bytes_max);
+        if plan.guarantee == Guarantee::ExactlyOnce {
+            config
+                .set("transactional.id", settings.transactional_id(&plan.lane.name))
+                .set("transaction.timeout.ms", TRANSACTION.as_millis().to_string());
+        }
+        let producer = config
+            .create_with_context(Watch::default())
+            .map_err(|error| Watch::default().explain_error("cannot open a producer", &error))?;
+        let producer = Arc::new(producer);
+        Ok(Self {
+            deliveries: Deliveries::new(&producer),
+            producer,
+            tally: RefCell::default(),
+            data: None,
+            dead: None,
+            progress: None,
+            names: [
+                plan.topic.clone(),
+                plan.dead_letter_topic.clone().unwrap_or_default(),
+                settings.progress_topic_name(),
+            ],
+            key: progress::key(&plan.lane.name),
+            guarantee: plan.guarantee,
+        })
+    }
+
+    fn watch(&self) -> &Watch {
+        self.producer.context()
+    }
+
+    /// Takes in what came, after waiting for it at most so long.
+    fn serve(&self, wait: Duration) {
+        let mut tally = self.tally.borrow_mut();
+        self.deliveries.serve(wait, |delivery| tally.take(delivery));
+    }
+
+    fn fence(&mut self, spec: &LaneSpec) -> Result<Fenced> {
+        if self.guarantee == Guarantee::ExactlyOnce {
+            self.init_transactions()?;
+        }
+        // Asked for before librdkafka does, which would have a lenient broker create what is missing.
+        self.describe(DATA)?;
+        let progress_partitions = self.describe(PROGRESS).map_err(|error| lost_if_known(error, spec))?;
+        self.data = Some(self.topic(DATA)?);
+        self.progress = Some(self.topic(PROGRESS)?);
+        self.watch().forget();
+        Ok(Fenced { progress_partitions })
+    }
+
+    fn init_transactions(&self) -> Result<()> {
+        let since = Instant::now();
+        loop {
+            let error = match self.producer.init_transactions(Duration::from_secs(1)) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            self.serve(Duration::ZERO);
+            let refused = self.watch().is_refused();
+            let is_over = since.elapsed() > FENCE || (self.watch().all_down() && since.elapsed() > FENCE_ALL_DOWN);
+            let retriable = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
+            if refused || is_over || !retriable {
+                return Err(self.watch().explain_error("cannot take the lane over", &error));
+            }
+        }
+    }
+
+    /// How many partitions a topic has.
+    fn describe(&self, tag: usize) -> Result<i32> {
+        let name = &self.names[tag];
+        let go_on = || {
+            self.serve(Duration::ZERO);
+            !self.watch().is_refused()
+        };
+        let state = native::describe_topic(&self.producer, name, ASK, go_on)
+            .map_err(|code| self.watch().explain(&format!("topic `{name}`"), code))?;
+        Ok(state.partitions.len() as i32)
+    }
+
+    fn topic(&self, tag: usize) -> Result<Topic> {
+        let name = &self.names[tag];
+        Topic::new(&self.producer, name)
+            .ok_or_else(|| Error::new(Code::KafkaTopicMissing, format!("`{name}` cannot be a topic's name")))
+    }
+
+    fn send(&mut self, chunk: &Chunk, progress: &Progress, partition: i32) -> Result<Receipt> {
+        let value = serde_json::to_vec(progress)
+            .map_err(|error| Error::new(Code::Internal, "progress cannot be written").caused_by(error))?;
+        self.open_dead_letters(chunk)?;
+        self.tally.borrow_mut().clear();
+        let deadline = Instant::now() + DELIVERY;
+        match self.guarantee {
+            Guarantee::ExactlyOnce => {
+                self.producer.begin_transaction().map_err(|error| self.fault("cannot begin a transaction", &error))?;
+                if let Err(error) = self.deliver(chunk, &value, partition, deadline) {
+                    self.abort();
+                    return Err(error);
+                }
+                self.commit()?;
+            }
+            Guarantee::EffectivelyOnce => self.deliver(chunk, &value, partition, deadline)?,
+        }
+        self.receipt(partition)
+    }
+
+    fn open_dead_letters(&mut self, chunk: &Chunk) -> Result<()> {
+        if self.dead.is_none() && chunk.messages.iter().any(|message| message.target == Target::DeadLetter) {
+            self.describe(DEAD)?;
+            self.dead = Some(self.topic(DEAD)?);
+        }
+        Ok(())
+    }
+
+    /// Sends everything and sees it acknowledged; the progress record is the last, and at `effectively_once` waits for
+    /// all others.
+    fn deliver(&self, chunk: &Chunk, progress: &[u8], partition: i32, deadline: Instant) -> Result<()> {
+        self.produce_all(chunk, deadline)?;
+        let records = chunk.messages.len() as u64;
+        if self.guarantee == Guarantee::EffectivelyOnce {
+            self.drain(records, deadline)?;
+        }
+        let topic = self.progress.as_ref().ok_or_else(not_fenced)?;
+        self.produce(deadline, || {
+            topic.produce(partition, Some(self.key.as_bytes()), Some(progress), &mut None, PROGRESS)
+        })?;
+        self.drain(records + 1, deadline)
+    }
+
+    fn produce_all(&self, chunk: &Chunk, deadline: Instant) -> Result<()> {
+        let data = self.data.as_ref().ok_or_else(not_fenced)?;
+        for (index, message) in chunk.messages.iter().enumerate() {
+            let (topic, tag) = match message.target {
+                Target::Data => (data, DATA),
+                Target::DeadLetter => (self.dead.as_ref().ok_or_else(not_fenced)?, DEAD),
+            };
+            let key = message.key.map(|span| span.of(&chunk.buffer));
+            let value = message.value.map(|span| span.of(&chunk.buffer));
+            let mut headers = Some(headers(chunk, message));
+            self.produce(deadline, || topic.produce(-1, key, value, &mut headers, tag))?;
+            if index % SERVE_EVERY == SERVE_EVERY - 1 {
+                self.serve(Duration::ZERO);
+                self.check_faults()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues one record; a full queue is back-pressure, not an error.
+    fn produce(&self, deadline: Instant, mut queue: impl FnMut() -> Result<(), RDKafkaErrorCode>) -> Result<()> {
+        loop {
+            match queue() {
+                Ok(()) => return Ok(()),
+                Err(RDKafkaErrorCode::QueueFull) => {
+                    self.serve(WAIT);
+                    self.check_faults()?;
+                    if Instant::now() >= deadline {
+                        return Err(self.late());
+                    }
+                }
+                Err(code) => return Err(self.fault_of("a record was refused", code)),
+            }
+        }
+    }
+
+    /// Waits until `expected` records are acknowledged, no more and no less.
+    ///
+    /// The crate's own flush, which its commit calls, looks every 100 ms only; each commit would take as long. So nothing
+    /// may be left for it.
+    fn drain(&self, expected: u64, deadline: Instant) -> Result<()> {
+        loop {
+            let acknowledged = self.tally.borrow().acknowledged;
+            if acknowledged == expected {
+                return self.check_faults();
+            }
+            if acknowledged > expected {
+                let text = format!("{acknowledged} acknowledgements came for {expected} records");
+                return Err(Error::new(Code::Internal, text));
+            }
+            self.check_faults()?;
+            if Instant::now() >= deadline {
+                return Err(self.late());
+            }
+            self.serve(WAIT);
+        }
+    }
+
+    fn late(&self) -> Error {
+        self.watch().explain(&format!("no acknowledgement within {DELIVERY:?}"), RDKafkaErrorCode::OperationTimedOut)
+    }
+
+    /// A record that failed, a transaction that can only be aborted, a producer that is fenced.
+    fn check_faults(&self) -> Result<()> {
+        let fault = self.tally.borrow().fault;
+        if self.watch().transaction_failed() || fault.is_some_and(is_purge) {
+            // In this state `begin` does nothing but return the error that led to it.
+            let error = self.producer.begin_transaction().err().unwrap_or(KafkaError::Canceled);
+            return Err(self.fault("the transaction cannot go on", &error));
+        }
+        if let Some(code) = fault {
+            return Err(self.fault_of("a record was not delivered", code));
+        }
+        match self.producer.client().fatal_error() {
+            Some((code, _)) => Err(self.fault_of("the producer cannot go on", code)),
+            None => Ok(()),
+        }
+    }
+
+    fn fault(&self, what: &str, error: &KafkaError) -> Error {
+        self.fault_of(what, error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
+    }
+
+    /// The error for a code; the one that ended the producer goes first.
+    fn fault_of(&self, what: &str, code: RDKafkaErrorCode) -> Error {
+        let code = self.producer.client().fatal_error().map_or(code, |(fatal, _)| fatal);
+        self.watch().explain(what, code)
+    }
+
+    fn commit(&self) -> Result<()> {
+        let since = Instant::now();
+        let result = self.producer.commit_transaction(COMMIT);
+        let took = since.elapsed();
+        self.serve(Duration::ZERO);
+        let breaks = self.watch().coordinator_breaks();
+        match result {
+            Ok(()) if took <= COMMIT_CLEAR && breaks == 0 => Ok(()),
+            Ok(()) => {
+                // librdkafka may have sent the request twice, and the second could end a later transaction.
+                tracing::warn!(
+                    took_ms = took.as_millis() as u64,
+                    breaks,
+                    "commit answered late or over a new connection"
+                );
+                Err(unclear(&format!("the commit took {took:?}, with {breaks} broken connections")))
+            }
+            Err(error) => Err(self.not_committed(&error, took)),
+        }
+    }
+
+    fn not_committed(&self, error: &KafkaError, took: Duration) -> Error {
+        let told = self.fault("the commit failed", error);
+        let is_refused =
+            matches!(error, KafkaError::Transaction(error) if error.txn_requires_abort() && !error.is_retriable());
+        if told.code == Code::KafkaFenced {
+            return told;
+        }
+        if is_refused && took <= COMMIT_CLEAR {
+            self.abort();
+            return told;
+        }
+        unclear(&told.message).caused_by(error.clone())
+    }
+
+    /// Aborts as well as can be: readers need not wait for the broker's time-out. A failure is harmless, since the next
+    /// fence aborts too.
+    fn abort(&self) {
+        let deadline = Instant::now() + ABORT;
+        loop {
+            // Purged records come back as deliveries, which this thread must take in between.
+            match self.producer.abort_transaction(Duration::from_millis(100)) {
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
+                    self.serve(WAIT);
+                }
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "the transaction is left to the next fence");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn receipt(&self, progress_partition: i32) -> Result<Receipt> {
+        let tally = self.tally.borrow();
+        let [data, dead, progress] = &self.names;
+        let partitions = tally.ranges(DATA, data).chain(tally.ranges(DEAD, dead)).collect();
+        let own = tally.ranges(PROGRESS, progress).next();
+        let progress_offset = own.map(|range| range.last_offset).ok_or_else(not_fenced)?;
+        Ok(Receipt { partitions, progress_partition, progress_offset })
+    }
+}
+
+fn headers(chunk: &Chunk, message: &Message) -> Headers {
+    let own = message.extra.and_then(|extra| chunk.extra_headers.get(extra as usize));
+    let own = own.map_or(&[][..], Vec::as_slice);
+    let mut headers = Headers::with_capacity(2 + chunk.headers.len() + own.len());
+    headers.add(b"freshet-id", message.id.of(&chunk.buffer));
+    headers.add(b"freshet-op", message.op.as_bytes());
+    let add = |header: &Header| headers.add(header.name.as_bytes(), &header.value);
+    chunk.headers.iter().chain(own).for_each(add);
+    headers
+}
+
+fn not_fenced() -> Error {
+    Error::new(Code::Internal, "a lane is fenced before it is read or written")
+}
+
+fn dead() -> Error {
+    Error::new(Code::KafkaUnclear, "the lane ended with an earlier error; open a new one")
+}
+
+fn unclear(reason: &str) -> Error {
+    Error::new(Code::KafkaUnclear, format!("it is not known whether the chunk is committed: {reason}"))
+}
+
+/// A progress topic that is gone although it was written to is a loss, not a first run.
+fn lost_if_known(mut error: Error, spec: &LaneSpec) -> Error {
+    let known = spec.progress_partition.is_some() || spec.progress_offset.is_some();
+    if known && error.code == Code::KafkaTopicMissing {
+        error.code = Code::KafkaProgressLost;
+    }
+    error
+}
+
+/// A lane of a Kafka destination.
+pub(super) struct KafkaLane {
+    settings: Arc<KafkaSettings>,
+    spec: LaneSpec,
+    /// None once the lane is dead.
+    engine: Option<Engine>,
+    /// Known after [`Lane::fence`].
+    partition: Option<i32>,
 }
 
 impl KafkaLane {
-    pub(super) fn new(settings: &KafkaSettings, plan: &TopicPlan) -> Self {
-        let mut producer_config = settings.producer_config();
-        if plan.guarantee == Guarantee::ExactlyOnce {
-            producer_config
-                .set("transactional.id", format!("{}.{}", settings.prefix, plan.lane.name))
-                .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS);
-        }
-        Self {
-            producer_config,
-            client_config: settings.client_config(),
-            topic: plan.topic.clone(),
-            dead_letter_topic: plan.dead_letter_topic.clone(),
-            guarantee: plan.guarantee,
-            place: Place {
-                topic: settings.progress_topic_name(),
-                partition: plan.lane.progress_partition.unwrap_or(0),
-                hint: plan.lane.progress_offset,
-                key: progress::key(&plan.lane.name),
-            },
-            drawn: plan.lane.progress_partition.is_some(),
-            open: None,
-        }
+    /// Opens the producer; blocks for some milliseconds, and dials in the background.
+    pub(super) fn open(settings: Arc<KafkaSettings>, plan: &TopicPlan, message_bytes_max: usize) -> Result<Self> {
+        let engine = Engine::new(&settings, plan, message_bytes_max)?;
+        Ok(Self { settings, spec: plan.lane.clone(), engine: Some(engine), partition: None })
+    }
+
+    /// Runs `work` off the async threads; the engine comes back only if it succeeds.
+    async fn blocking<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut engine = self.engine.take().ok_or_else(dead)?;
+        let (engine, result) = super::off_thread(move || {
+            let result = work(&mut engine);
+            // A dead engine is dropped here, where its half second does not hold up anything.
+            (result.is_ok().then_some(engine), result)
+        })
+        .await?;
+        self.engine = engine;
+        result
     }
 }
 
 #[async_trait]
 impl Lane for KafkaLane {
     async fn fence(&mut self) -> Result<()> {
-        let (config, guarantee) = (self.producer_config.clone(), self.guarantee);
-        let topics = [Some(self.topic.clone()), self.dead_letter_topic.clone(), Some(self.place.topic.clone())];
-        let opened = blocking(move || Open::new(&config, guarantee, topics)).await?;
-        if !self.drawn {
-            self.place.partition = progress::draw_partition(&self.place.key, opened.progress_partitions);
-            self.drawn = true;
+        let spec = self.spec.clone();
+        let found = self.blocking(move |engine| engine.fence(&spec)).await?;
+        let partition = self.spec.progress_partition;
+        let partition =
+            partition.unwrap_or_else(|| progress::draw_partition(&self.spec.name, found.progress_partitions));
+        if partition >= found.progress_partitions {
+            let text = format!("progress partition {partition} is gone; the topic has {}", found.progress_partitions);
+            return Err(Error::new(Code::KafkaProgressLost, text));
         }
-        self.open = Some(Box::new(opened));
+        tracing::debug!(lane = %self.spec.name, partition, "lane taken over");
+        self.partition = Some(partition);
         Ok(())
     }
 
     async fn progress(&mut self) -> Result<Option<Progress>> {
-        let (config, place) = (self.client_config.clone(), self.place.clone());
-        let read = blocking(move || progress::read(config, &place)).await?;
-        self.place.hint = read.as_ref().map(|(_, offset)| *offset);
-        Ok(read.map(|(progress, _)| progress))
+        let place = Place {
+            topic: self.settings.progress_topic_name(),
+            lane: self.spec.name.clone(),
+            partition: self.partition.ok_or_else(not_fenced)?,
+            hint: self.spec.progress_offset,
+        };
+        let settings = Arc::clone(&self.settings);
+        super::off_thread(move || progress::read(&settings, &place)).await?
     }
 
     fn progress_partition(&self) -> i32 {
-        self.place.partition
+        self.partition.or(self.spec.progress_partition).unwrap_or(0)
     }
 
     async fn send(&mut self, chunk: Chunk, progress: Progress) -> Result<(Chunk, Receipt)> {
-        let mut open = self
-            .open
-            .take()
-            .ok_or_else(|| Error::new(Code::Internal, "a lane was used before it was fenced, or after it died"))?;
-        let (guarantee, place) = (self.guarantee, self.place.clone());
-        // On an error the producer is dropped with its transaction: the lane is dead.
-        let (open, chunk, receipt) = blocking(move || {
-            let receipt = open.send(&chunk, &progress, guarantee, &place)?;
-            Ok((open, chunk, receipt))
-        })
-        .await?;
-        self.open = Some(open);
+        let partition = self.partition.ok_or_else(not_fenced)?;
+        let sent = self.blocking(move |engine| {
+            let receipt = engine.send(&chunk, &progress, partition)?;
+            Ok((chunk, receipt))
+        });
+        let (chunk, receipt) = sent.await?;
+        self.spec.progress_offset =
+            Some(receipt.progress_offset).filter(|offset| *offset >= 0).or(self.spec.progress_offset);
         Ok((chunk, receipt))
     }
 }
 
-/// What has been acknowledged since the chunk began.
-#[derive(Default)]
-struct Landed {
-    acknowledged: usize,
-    refused: Option<RDKafkaErrorCode>,
-    ranges: Vec<(usize, PartitionRange)>,
-}
-
-#[derive(Default)]
-struct Landing {
-    listening: Listening,
-    landed: Mutex<Landed>,
-}
-
-impl ClientContext for Landing {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.listening.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.listening.error(error, reason);
-    }
-}
-
-impl ProducerContext for Landing {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, target: usize) {
-        let mut landed = self.landed.lock().unwrap_or_else(PoisonError::into_inner);
-        match result {
-            Ok(message) => {
-                landed.acknowledged += 1;
-                let (partition, offset) = (message.partition(), message.offset());
-                let known = landed.ranges.iter_mut().find(|(of, range)| *of == target && range.partition == partition);
-                match known {
-                    Some((_, range)) => {
-                        range.first_offset = range.first_offset.min(offset);
-                        range.last_offset = range.last_offset.max(offset);
-                        range.records += 1;
-                    }
-                    None => landed.ranges.push((
-                        target,
-                        PartitionRange {
-                            topic: String::new(),
-                            partition,
-                            first_offset: offset,
-                            last_offset: offset,
-                            records: 1,
-                        },
-                    )),
-                }
-            }
-            Err((error, _)) => {
-                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-                landed.refused.get_or_insert(code);
-            }
-        }
-    }
-}
-
-/// A live producer. The topics' handles stand before it: they are given back first.
-struct Open {
-    /// Data, dead letters, progress.
-    topics: [Option<Topic>; 3],
-    names: [Option<String>; 3],
-    sender: Sender,
-    headers: Option<Headers>,
-    progress_partitions: i32,
-    producer: BaseProducer<Landing>,
-}
-
-impl Open {
-    fn new(config: &ClientConfig, guarantee: Guarantee, names: [Option<String>; 3]) -> Result<Self> {
-        let producer: BaseProducer<Landing> = config
-            .create_with_context(Landing::default())
-            .map_err(|error| Error::new(Code::Internal, "the Kafka client refuses its settings").caused_by(error))?;
-        let told = &producer.context().listening.0;
-        if guarantee == Guarantee::ExactlyOnce {
-            let fenced = producer.init_transactions(FENCE_TIMEOUT);
-            producer.poll(Duration::ZERO);
-            fenced.map_err(|error| named("taking the lane over", error, told))?;
-        }
-        let progress = names[raw::PROGRESS].as_deref().unwrap_or_default();
-        let metadata = producer
-            .client()
-            .fetch_metadata(Some(progress), ASK_TIMEOUT)
-            .map_err(|error| named("asking for the progress topic", error, told))?;
-        let progress_partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len()) as i32;
-        let mut topics = [None, None, None];
-        for (topic, name) in topics.iter_mut().zip(&names) {
-            *topic = name.as_deref().map(|name| Topic::open(&producer, name)).transpose()?;
-        }
-        Ok(Self { topics, names, sender: Sender::default(), headers: None, progress_partitions, producer })
-    }
-
-    fn send(&mut self, chunk: &Chunk, progress: &Progress, guarantee: Guarantee, place: &Place) -> Result<Receipt> {
-        *self.landed() = Landed::default();
-        let value = serde_json::to_vec(progress)
-            .map_err(|error| Error::new(Code::Internal, "the progress record cannot be written").caused_by(error))?;
-        match guarantee {
-            Guarantee::ExactlyOnce => {
-                self.producer
-                    .begin_transaction()
-                    .map_err(|error| self.transaction_error("opening a transaction", error))?;
-                let sent = self.send_records(chunk).and_then(|()| self.send_progress(&value, place));
-                let sent = sent.and_then(|()| self.drain(chunk.messages.len() + 1));
-                if let Err(error) = sent {
-                    self.abort();
-                    return Err(error);
-                }
-                self.commit()?;
-            }
-            Guarantee::EffectivelyOnce => {
-                self.send_records(chunk)?;
-                self.drain(chunk.messages.len())?;
-                self.send_progress(&value, place)?;
-                self.drain(chunk.messages.len() + 1)?;
-            }
-        }
-        Ok(self.receipt())
-    }
-
-    fn landed(&self) -> std::sync::MutexGuard<'_, Landed> {
-        self.producer.context().landed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn send_records(&mut self, chunk: &Chunk) -> Result<()> {
-        let headers = self.headers.get_or_insert_with(|| Headers::new(&chunk.headers));
-        for (count, message) in chunk.messages.iter().enumerate() {
-            let target = raw::opaque(message.target);
-            let topic = self.topics[target]
-                .as_ref()
-                .ok_or_else(|| Error::new(Code::Internal, "a dead letter of a sync that has no topic for them"))?;
-            let record = Record {
-                topic,
-                partition: None,
-                key: message.key.map(|key| key.of(&chunk.buffer)),
-                value: message.value.map(|value| value.of(&chunk.buffer)),
-                opaque: target,
-            };
-            let sent = self.sender.send_message(&self.producer, &record, chunk, message, headers);
-            sent.map_err(|code| refused(code, &self.producer, message.target))?;
-            if count % 1_000 == 999 {
-                self.producer.poll(Duration::ZERO);
-            }
-        }
-        Ok(())
-    }
-
-    fn send_progress(&mut self, value: &[u8], place: &Place) -> Result<()> {
-        let topic = self.topics[raw::PROGRESS]
-            .as_ref()
-            .ok_or_else(|| Error::new(Code::Internal, "a lane without a progress topic"))?;
-        let record = Record {
-            topic,
-            partition: Some(place.partition),
-            key: Some(place.key.as_bytes()),
-            value: Some(value),
-            opaque: raw::PROGRESS,
-        };
-        self.sender.send(&self.producer, &record).map_err(|code| refused(code, &self.producer, Target::Data))
-    }
-
-    /// Waits until every record is acknowledged, by short polls: the client's own flush sleeps in steps of 100 ms.
-    fn drain(&self, wanted: usize) -> Result<()> {
-        let since = Instant::now();
-        loop {
-            self.producer.poll(Duration::from_millis(1));
-            let landed = self.landed();
-            if let Some(code) = landed.refused {
-                drop(landed);
-                return Err(refused(code, &self.producer, Target::Data));
-            }
-            if landed.acknowledged == wanted {
-                return Ok(());
-            }
-            drop(landed);
-            if let Some((code, _)) = self.producer.client().fatal_error() {
-                return Err(refused(code, &self.producer, Target::Data));
-            }
-            if since.elapsed() > DRAIN_TIMEOUT {
-                return Err(Error::new(Code::KafkaTimeout, "the brokers did not acknowledge a chunk within 58 s"));
-            }
-        }
-    }
-
-    fn commit(&self) -> Result<()> {
-        let since = Instant::now();
-        let mut committed = self.producer.commit_transaction(COMMIT_TIMEOUT);
-        while let Err(KafkaError::Transaction(error)) = &committed
-            && error.is_retriable()
-            && !error.txn_requires_abort()
-            && since.elapsed() < COMMIT_CLEAR
+impl Drop for KafkaLane {
+    fn drop(&mut self) {
+        // Closing a producer takes up to half a second.
+        if let Some(engine) = self.engine.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            committed = self.producer.commit_transaction(COMMIT_TIMEOUT);
-        }
-        self.producer.poll(Duration::ZERO);
-        let unclear = || Error::new(Code::KafkaUnclear, "it is not known whether a transaction was committed");
-        match committed {
-            Ok(()) if since.elapsed() <= COMMIT_CLEAR => Ok(()),
-            Ok(()) => Err(unclear()),
-            Err(error) => {
-                let named = self.transaction_error("committing a transaction", error);
-                if named.code == Code::KafkaFenced { Err(named) } else { Err(unclear().caused_by(named)) }
-            }
+            runtime.spawn_blocking(move || drop(engine));
         }
     }
-
-    fn abort(&self) {
-        if let Err(error) = self.producer.abort_transaction(ASK_TIMEOUT) {
-            // The next lane's fence aborts it, or the broker does after the transaction's timeout.
-            tracing::debug!(error = %error, "a transaction could not be aborted by its own producer");
-        }
-    }
-
-    fn transaction_error(&self, what: &str, error: KafkaError) -> Error {
-        match self.producer.client().fatal_error() {
-            Some((code, _)) => refused(code, &self.producer, Target::Data).caused_by(error),
-            None => named(what, error, &self.producer.context().listening.0),
-        }
-    }
-
-    fn receipt(&self) -> Receipt {
-        let mut receipt = Receipt::default();
-        for (target, mut range) in std::mem::take(&mut self.landed().ranges) {
-            if target == raw::PROGRESS {
-                receipt.progress_partition = range.partition;
-                receipt.progress_offset = range.last_offset;
-            } else {
-                range.topic = self.names[target].clone().unwrap_or_default();
-                receipt.partitions.push(range);
-            }
-        }
-        receipt
-    }
-}
-
-fn refused(code: RDKafkaErrorCode, producer: &BaseProducer<Landing>, target: Target) -> Error {
-    let named = named_code(code, &producer.context().listening.0);
-    let what = match target {
-        Target::Data => "records were not acknowledged",
-        Target::DeadLetter => "dead letters were not acknowledged",
-    };
-    Error::new(named, format!("{what}: {}", code_word(code))).caused_by(KafkaError::MessageProduction(code))
-}
-
-fn code_word(code: RDKafkaErrorCode) -> String {
-    format!("{code:?}")
 }

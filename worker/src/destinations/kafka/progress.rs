@@ -1,149 +1,183 @@
-//! The progress record: its key, its partition, reading it.
+//! The progress topic: one record a lane, compacted; written last in each chunk's transaction, read after a fence.
 //!
-//! Read as follows, after the lane is fenced: a `read_uncommitted` question gives the partition's true
-//! end H; a `read_committed` consumer then reads up to H. A `read_committed` end alone would be the last
-//! stable offset, which another sync's open transaction can hold back. The last record with our key wins;
-//! if H is not reached in time the attempt fails, for nothing may be guessed.
+//! ~~~text
+//! offsets:  … 17   18 19 20   21     22 23        H = end as a read_uncommitted client sees it
+//!           hint   ── ours ── commit  foreign, open
+//! read_committed stops before 22; only when 22's transaction has ended does it announce the end at H.
+//! ~~~
+//!
+//! A `read_committed` client is told the last stable offset as the end, and another lane's open transaction holds that
+//! back. Believing it would miss a committed record of our own and send a chunk twice. So the true end is asked for
+//! first, and reading goes on until it is reached.
 
 use std::time::{Duration, Instant};
 
 use freshet_core::connector::Progress;
 use freshet_core::error::{Code, Error, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::error::RDKafkaErrorCode;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
-use super::client::{ASK_TIMEOUT, Listening, named};
+use super::client::{self, Watch};
+use super::native::{Event, Reader};
+use super::settings::KafkaSettings;
 
-/// The version of the progress record's form.
+/// The version of [`Progress`] that is written, and the only one read.
 pub(super) const VERSION: u32 = 1;
-/// How long to wait for others' open transactions: the producers' transaction timeout and a margin.
-const READ_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// The context of the consumer that reads progress.
-#[derive(Default)]
-pub(super) struct Reading(Listening);
+/// How long reading waits for other lanes' open transactions: their 60 s, and 15 s for the broker to notice.
+const WAIT: Duration = Duration::from_secs(75);
+/// How long a question to a broker may take.
+const ASK: Duration = Duration::from_secs(5);
 
-impl ClientContext for Reading {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(error, reason);
-    }
+/// The key of a lane's record.
+pub(super) fn key(lane: &str) -> String {
+    format!("v1|{lane}")
 }
 
-impl rdkafka::consumer::ConsumerContext for Reading {}
+/// Draws a lane's partition: the same for the same name and count.
+///
+/// The caller stores it and never draws again, since the count may grow.
+pub(super) fn draw_partition(lane: &str, partitions: i32) -> i32 {
+    let digest = Sha256::digest(lane.as_bytes());
+    let head = digest[..8].try_into().map_or(0, u64::from_be_bytes);
+    (head % u64::from(partitions.unsigned_abs().max(1))) as i32
+}
 
-/// Where a lane's record lives.
+/// Where a lane's record is looked for.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) topic: String,
+    pub(super) lane: String,
     pub(super) partition: i32,
-    /// Where to begin; none for the partition's start.
+    /// The offset of a record known to have been committed.
     pub(super) hint: Option<i64>,
-    pub(super) key: String,
 }
 
-/// The record's key.
-pub(super) fn key(lane: &str) -> String {
-    format!("v{VERSION}|{lane}")
-}
-
-/// The partition that a new lane draws: spread by name, and stored from then on.
-pub(super) fn draw_partition(lane: &str, partitions: i32) -> i32 {
-    // FNV-1a; any spread will do.
-    let hash = lane
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    (hash % u64::from(partitions.max(1).unsigned_abs())) as i32
-}
-
-/// Reads the last committed record of a lane, and its offset.
+/// Reads a lane's last committed record; blocks, at most 75 s.
 ///
 /// # Errors
-/// `kafka.progress_lost` when the topic is gone, `kafka.delivery_timeout` when its end is not reached in time.
-pub(super) fn read(mut config: ClientConfig, place: &Place) -> Result<Option<(Progress, i64)>> {
-    config
-        .set("group.id", "freshet-progress")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "earliest")
-        .set("isolation.level", "read_committed")
-        .set("fetch.wait.max.ms", "50")
-        .set("queued.max.messages.kbytes", "4096");
-    let consumer: BaseConsumer<Reading> = config
-        .create_with_context(Reading::default())
-        .map_err(|error| Error::new(Code::Internal, "the Kafka client refuses its settings").caused_by(error))?;
-    let (low, end) = consumer
-        .fetch_watermarks(&place.topic, place.partition, ASK_TIMEOUT)
-        .map_err(|error| lost_or(error, &consumer, &place.topic))?;
-    let from = place.hint.filter(|hint| (low..end).contains(hint)).unwrap_or(low);
-    if from >= end {
-        return Ok(None);
+/// `kafka.delivery_timeout` when the partition's end stays out of sight, `kafka.progress_lost` when a record must be
+/// there and is not, `kafka.ledger_behind` when a newer Freshet wrote it, and what keeps a client from reading.
+pub(super) fn read(settings: &KafkaSettings, place: &Place) -> Result<Option<Progress>> {
+    let deadline = Instant::now() + WAIT;
+    let (low, high) = true_bounds(settings, place, deadline)?;
+    let start = place.hint.filter(|hint| (low..=high).contains(hint));
+    tracing::debug!(partition = place.partition, low, high, start, "reading progress");
+    let found = if high > low { scan(settings, place, start, high, deadline)? } else { Found::Nothing };
+    match found {
+        Found::Record(bytes) => parse(&bytes).map(Some),
+        Found::Removed => Ok(None),
+        Found::Nothing if place.hint.is_none() => Ok(None),
+        Found::Nothing => Err(Error::new(
+            Code::KafkaProgressLost,
+            format!("partition {} of `{}` holds no progress record of this sync", place.partition, place.topic),
+        )),
     }
-    read_to(&consumer, place, from, end)
 }
 
-fn read_to(consumer: &BaseConsumer<Reading>, place: &Place, from: i64, end: i64) -> Result<Option<(Progress, i64)>> {
-    let mut assignment = TopicPartitionList::new();
-    let assigned = assignment
-        .add_partition_offset(&place.topic, place.partition, Offset::Offset(from))
-        .and_then(|()| consumer.assign(&assignment));
-    assigned.map_err(|error| lost_or(error, consumer, &place.topic))?;
-    let since = Instant::now();
-    let mut last = None;
-    while since.elapsed() < READ_TIMEOUT {
-        match consumer.poll(Duration::from_millis(100)) {
-            None => {}
-            Some(Ok(message)) if message.key() == Some(place.key.as_bytes()) => {
-                last = message.payload().map(|value| (value.to_vec(), message.offset()));
+enum Found {
+    Record(Vec<u8>),
+    Removed,
+    Nothing,
+}
+
+/// The partition's first and next offsets, whatever transactions are open.
+fn true_bounds(settings: &KafkaSettings, place: &Place, deadline: Instant) -> Result<(i64, i64)> {
+    let what = || format!("cannot read the end of `{}`", place.topic);
+    let consumer = consumer(settings, "read_uncommitted", &what())?;
+    loop {
+        let error = match consumer.fetch_watermarks(&place.topic, place.partition, ASK) {
+            Ok(bounds) => return Ok(bounds),
+            Err(error) => error,
+        };
+        while consumer.poll(Duration::ZERO).is_some() {}
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        if is_final(code) || consumer.context().is_refused() || Instant::now() >= deadline {
+            return Err(fault(consumer.context(), &what(), code));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Reads at `read_committed` until the end that is announced is at least `high`.
+fn scan(settings: &KafkaSettings, place: &Place, start: Option<i64>, high: i64, deadline: Instant) -> Result<Found> {
+    let what = || format!("cannot read progress from `{}`", place.topic);
+    let consumer = consumer(settings, "read_committed", &what())?;
+    // Asked for here, the partition's leader is known at once; left to itself, librdkafka looks after half a second.
+    let _ = consumer.fetch_metadata(Some(&place.topic), ASK);
+    let reader = Reader::start(consumer, &place.topic, place.partition, start)
+        .map_err(|code| Error::new(client::code_of(code), format!("{}: {code}", what())))?;
+    let own = key(&place.lane);
+    let (mut found, mut end, mut failed) = (Found::Nothing, None, None);
+    loop {
+        reader.poll(Duration::from_millis(100), |event| match event {
+            Event::Record { key, value, offset } if key == Some(own.as_bytes()) => {
+                tracing::trace!(offset, "found a progress record");
+                found = value.map_or(Found::Removed, |value| Found::Record(value.to_vec()));
             }
-            Some(Ok(_)) => {}
-            Some(Err(KafkaError::PartitionEOF(_))) => {}
-            Some(Err(error)) => return Err(lost_or(error, consumer, &place.topic)),
+            Event::Record { .. } => {}
+            Event::End { offset } => end = Some(offset),
+            Event::Failed { code } => failed = Some(code),
+        });
+        if end.is_some_and(|end| end >= high) {
+            return Ok(found);
         }
-        // Control records have offsets and are no messages: the position tells, not the last message.
-        if position(consumer, place)? >= end {
-            return last.map(|(value, offset)| Ok((parse(&value)?, offset))).transpose();
+        match failed.take() {
+            Some(code) if is_final(code) => return Err(fault(reader.watch(), &what(), code)),
+            Some(_) | None if reader.watch().is_refused() => {
+                return Err(fault(reader.watch(), &what(), RDKafkaErrorCode::OperationTimedOut));
+            }
+            Some(_) | None => {}
         }
-    }
-    let told = format!("the end of `{}` is not reached: a transaction of another producer stays open", place.topic);
-    Err(Error::new(Code::KafkaTimeout, told))
-}
-
-fn position(consumer: &BaseConsumer<Reading>, place: &Place) -> Result<i64> {
-    let positions = consumer.position().map_err(|error| lost_or(error, consumer, &place.topic))?;
-    match positions.find_partition(&place.topic, place.partition).map(|found| found.offset()) {
-        Some(Offset::Offset(offset)) => Ok(offset),
-        _ => Ok(-1),
-    }
-}
-
-fn parse(value: &[u8]) -> Result<Progress> {
-    let progress: Progress = serde_json::from_slice(value).map_err(|error| {
-        Error::new(Code::KafkaLedgerBehind, "the progress record is of a form that this version does not read")
-            .caused_by(error)
-    })?;
-    if progress.v == VERSION {
-        Ok(progress)
-    } else {
-        let told = format!("the progress record has version {}; this program reads {VERSION}", progress.v);
-        Err(Error::new(Code::KafkaLedgerBehind, told))
+        if Instant::now() >= deadline {
+            let text = format!("{}: its end, {high}, was not seen within {WAIT:?}", what());
+            return Err(Error::new(Code::KafkaTimeout, text));
+        }
     }
 }
 
-fn lost_or(error: KafkaError, consumer: &BaseConsumer<Reading>, topic: &str) -> Error {
-    match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownPartition) => {
-            Error::new(Code::KafkaProgressLost, format!("the progress topic `{topic}` is not there")).caused_by(error)
-        }
-        _ => named(&format!("reading `{topic}`"), error, &consumer.context().0.0),
+fn consumer(settings: &KafkaSettings, isolation: &str, what: &str) -> Result<BaseConsumer<Watch>> {
+    client::consumer(settings, isolation)
+        .create_with_context(Watch::default())
+        .map_err(|error| Watch::default().explain_error(what, &error))
+}
+
+/// Errors that waiting does not cure.
+fn is_final(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+    )
+}
+
+/// The topic was there at the fence: if it is not now, what it held is lost.
+fn fault(watch: &Watch, what: &str, code: RDKafkaErrorCode) -> Error {
+    let mut error = watch.explain(what, code);
+    if error.code == Code::KafkaTopicMissing {
+        error.code = Code::KafkaProgressLost;
     }
+    error
+}
+
+fn parse(bytes: &[u8]) -> Result<Progress> {
+    #[derive(Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    let broken = |error: serde_json::Error| {
+        Error::new(Code::KafkaProgressLost, "the progress record of this sync cannot be read").caused_by(error)
+    };
+    let Version { v } = serde_json::from_slice(bytes).map_err(broken)?;
+    if v != VERSION {
+        let text = format!("the progress record has version {v}, and this Freshet reads version {VERSION}");
+        return Err(Error::new(Code::KafkaLedgerBehind, text));
+    }
+    serde_json::from_slice(bytes).map_err(broken)
 }
 
 #[cfg(test)]
@@ -151,9 +185,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lanes_spread_over_the_partitions() {
-        let drawn: std::collections::BTreeSet<_> = (0..200).map(|n| draw_partition(&format!("lane {n}"), 16)).collect();
+    fn a_lane_draws_the_same_partition_every_time_and_lanes_spread() {
+        let drawn: Vec<i32> = (0..64).map(|n| draw_partition(&format!("i.w.s{n}.0"), 16)).collect();
+        let again: Vec<i32> = (0..64).map(|n| draw_partition(&format!("i.w.s{n}.0"), 16)).collect();
 
-        assert_eq!(drawn.len(), 16);
+        assert_eq!(drawn, again);
+        assert!(drawn.iter().all(|partition| (0..16).contains(partition)));
+        assert!(drawn.iter().collect::<std::collections::BTreeSet<_>>().len() > 8);
+        assert_eq!(draw_partition("fixed", 16), 13, "a stored partition depends on it");
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_refused() {
+        let error = parse(br#"{"v": 2, "shape": "unknown"}"#).unwrap_err();
+
+        assert_eq!(error.code, Code::KafkaLedgerBehind);
     }
 }

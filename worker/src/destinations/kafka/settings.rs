@@ -1,136 +1,205 @@
-//! The settings of a Kafka cluster. librdkafka has settings that load code, run commands and read files: what may
-//! be set is an allow-list, and certificates are PEM texts, never paths.
+//! What a person may set on a Kafka destination, and the rules beyond the types.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use freshet_core::connector::{Field, FieldKind, KEPT_SECRET};
 use freshet_core::error::{Code, Error, Result};
-use rdkafka::ClientConfig;
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
-/// librdkafka's settings that may be set: batching, and how the client calls itself.
-const ALLOWED: &[&str] = &[
-    "batch.num.messages",
-    "batch.size",
-    "client.id",
-    "compression.level",
-    "linger.ms",
-    "message.max.bytes",
-    "metadata.max.age.ms",
-    "queue.buffering.max.kbytes",
-    "queue.buffering.max.messages",
-];
+/// A password or a private key: serialized for the vault, never printed.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
 
-/// How the brokers are spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+impl Secret {
+    /// Wraps a text that must not be shown.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for librdkafka alone.
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// How a connection is protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
-    /// Without encryption or login.
+    /// Neither encrypted nor logged in. Must be chosen.
     Plaintext,
-    /// TLS; with a client certificate, mutual TLS.
+    /// Encrypted; with a client certificate, logged in by it.
     #[default]
     Tls,
-    /// Login without encryption.
+    /// Logged in by SASL, not encrypted. Must be chosen.
     SaslPlaintext,
-    /// Login over TLS.
+    /// Encrypted, and logged in by SASL.
     SaslTls,
 }
 
-/// How the client proves who it is.
+impl Protocol {
+    /// Whether TLS is spoken.
+    #[must_use]
+    pub fn is_encrypted(self) -> bool {
+        match self {
+            Self::Tls | Self::SaslTls => true,
+            Self::Plaintext | Self::SaslPlaintext => false,
+        }
+    }
+
+    /// Whether SASL logs in.
+    #[must_use]
+    pub fn has_login(self) -> bool {
+        match self {
+            Self::SaslPlaintext | Self::SaslTls => true,
+            Self::Plaintext | Self::Tls => false,
+        }
+    }
+
+    /// librdkafka's word for it.
+    pub(super) fn native(self) -> &'static str {
+        match self {
+            Self::Plaintext => "plaintext",
+            Self::Tls => "ssl",
+            Self::SaslPlaintext => "sasl_plaintext",
+            Self::SaslTls => "sasl_ssl",
+        }
+    }
+}
+
+/// How SASL proves who we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mechanism {
-    /// User and password as they are: over TLS only, by rights.
+    /// The password itself; only sensible inside TLS.
     #[serde(rename = "PLAIN")]
     Plain,
-    /// SCRAM with SHA-256.
+    /// A challenge over SHA-256.
     #[serde(rename = "SCRAM-SHA-256")]
     ScramSha256,
-    /// SCRAM with SHA-512.
+    /// A challenge over SHA-512.
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
 }
 
-/// How records are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Compression {
-    /// Not.
-    None,
-    /// Little work, about five times smaller.
-    #[default]
-    Lz4,
-    /// More work, smaller still.
-    Zstd,
-    /// As old consumers may want it.
-    Snappy,
-    /// As very old consumers may want it.
-    Gzip,
+impl Mechanism {
+    /// The registered name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
 }
 
-/// Encryption and login.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// Encryption and login. Certificates and keys are PEM texts, never paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Security {
-    /// How the brokers are spoken to.
+    /// `tls` if not given.
+    #[serde(default)]
     pub protocol: Protocol,
-    /// The CA's certificate, PEM; the system's CAs if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Certificates that sign the brokers'; the system's own list if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
-    /// The client's certificate, PEM.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The client's certificate, with the chain above it if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
-    /// The client's key, PEM.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "expose")]
-    pub key: Option<SecretString>,
-    /// How the client proves who it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The client certificate's private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Secret>,
+    /// For the `sasl_` protocols.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mechanism: Option<Mechanism>,
-    /// The user.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// For the `sasl_` protocols.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    /// The user's password.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "expose")]
-    pub password: Option<SecretString>,
+    /// For the `sasl_` protocols.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
 }
 
-/// The progress topic, where it must be made.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// How `{prefix}.progress` is created when it is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ProgressTopic {
-    /// 16 if not given.
+    /// 1 to 1 000; 16 if not given.
+    #[serde(default = "progress_partitions")]
     pub partitions: i32,
-    /// The smaller of 3 and the number of brokers if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// 3, or the number of brokers when that is less, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication_factor: Option<i32>,
+}
+
+fn progress_partitions() -> i32 {
+    16
 }
 
 impl Default for ProgressTopic {
     fn default() -> Self {
-        Self { partitions: 16, replication_factor: None }
+        Self { partitions: progress_partitions(), replication_factor: None }
     }
 }
 
-/// The settings of a Kafka cluster.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// How batches are packed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// About a fifth of the bytes for 8 % more CPU.
+    #[default]
+    Lz4,
+    /// The smallest, for 25 % more CPU.
+    Zstd,
+    /// Like `lz4`.
+    Snappy,
+    /// For readers that know nothing else.
+    Gzip,
+}
+
+impl Compression {
+    pub(super) fn native(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+            Self::Snappy => "snappy",
+            Self::Gzip => "gzip",
+        }
+    }
+}
+
+/// A Kafka cluster: where it is, how to log in, and how to write to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaSettings {
-    /// `host:port`, comma-separated.
+    /// `host:port`, several with commas between them.
     pub bootstrap_servers: String,
     /// Encryption and login.
     #[serde(default)]
     pub security: Security,
-    /// Before every transactional id and the progress topic's name: one prefixed ACL grants both.
+    /// What transactional ids and the progress topic begin with, so that one prefixed ACL grants both; `freshet` if
+    /// not given.
     #[serde(default = "default_prefix")]
     pub prefix: String,
-    /// The progress topic, where it must be made.
+    /// How the progress topic is created.
     #[serde(default)]
     pub progress_topic: ProgressTopic,
-    /// How records are compressed.
+    /// `lz4` if not given.
     #[serde(default)]
     pub compression: Compression,
-    /// Further settings of librdkafka, from the allow-list.
-    #[serde(default)]
+    /// Further settings of librdkafka, from [`PROPERTIES`] alone: an object, or lines `name=value`.
+    #[serde(default, deserialize_with = "properties")]
     pub properties: BTreeMap<String, String>,
 }
 
@@ -138,215 +207,340 @@ fn default_prefix() -> String {
     "freshet".into()
 }
 
-/// Settings are written whole only between the API's check and the vault.
-fn expose<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
-    secret.as_ref().map(ExposeSecret::expose_secret).serialize(serializer)
+/// Reads `{"linger.ms": 5}` as well as the form's text `linger.ms=5`, a line each.
+fn properties<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        Text(String),
+        Number(i64),
+        Bool(bool),
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "an object of texts and numbers, or lines name=value")]
+    enum Form {
+        Lines(String),
+        Map(BTreeMap<String, Value>),
+    }
+    let text = |value| match value {
+        Value::Text(text) => text,
+        Value::Number(number) => number.to_string(),
+        Value::Bool(bool) => bool.to_string(),
+    };
+    let line = |line: &str| {
+        let (name, value) = line.split_once('=').unwrap_or((line, ""));
+        (name.trim().to_owned(), value.trim().to_owned())
+    };
+    Ok(match Form::deserialize(deserializer)? {
+        Form::Map(map) => map.into_iter().map(|(name, value)| (name, text(value))).collect(),
+        Form::Lines(lines) => lines.lines().filter(|l| !l.trim().is_empty()).map(line).collect(),
+    })
 }
 
-const PROTOCOLS: &[&str] = &["plaintext", "tls", "sasl_plaintext", "sasl_tls"];
-const MECHANISMS: &[&str] = &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
-const COMPRESSIONS: &[&str] = &["none", "lz4", "zstd", "snappy", "gzip"];
+/// What a value of an allowed setting may be.
+#[derive(Debug, Clone, Copy)]
+pub enum Allowed {
+    /// A whole number from the first to the second.
+    Number(i64, i64),
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Letters, digits and `._-`, at most 100.
+    Name,
+}
+
+/// The settings of librdkafka that a tenant may choose, each with its bounds.
+///
+/// Everything else is refused: some load code or run commands (`plugin.library.paths`,
+/// `sasl.kerberos.kinit.cmd`), some read files of the worker (`*.location`), some dial other hosts
+/// (`sasl.oauthbearer.token.endpoint.url`), some print what is secret (`debug`), and some would break the
+/// guarantee (`enable.idempotence`, `acks`, `transaction.*`, `partitioner`, timeouts). The upper bounds keep one
+/// destination from taking the worker's memory.
+pub const PROPERTIES: &[(&str, Allowed)] = &[
+    ("batch.num.messages", Allowed::Number(1, 100_000)),
+    ("batch.size", Allowed::Number(1_024, 16_777_216)),
+    ("broker.address.family", Allowed::Word(&["any", "v4", "v6"])),
+    ("client.id", Allowed::Name),
+    ("compression.level", Allowed::Number(-1, 12)),
+    ("connections.max.idle.ms", Allowed::Number(0, 3_600_000)),
+    ("linger.ms", Allowed::Number(0, 1_000)),
+    ("message.max.bytes", Allowed::Number(1_024, 134_217_728)),
+    ("metadata.max.age.ms", Allowed::Number(10_000, 86_400_000)),
+    ("queue.buffering.max.kbytes", Allowed::Number(1_024, 262_144)),
+    ("queue.buffering.max.messages", Allowed::Number(10, 1_000_000)),
+    ("reconnect.backoff.max.ms", Allowed::Number(100, 60_000)),
+    ("reconnect.backoff.ms", Allowed::Number(10, 10_000)),
+    ("retry.backoff.max.ms", Allowed::Number(10, 10_000)),
+    ("retry.backoff.ms", Allowed::Number(10, 10_000)),
+    ("sticky.partitioning.linger.ms", Allowed::Number(0, 1_000)),
+    ("topic.metadata.refresh.interval.ms", Allowed::Number(10_000, 3_600_000)),
+];
+
+/// The form of a Kafka destination.
+pub(super) const FIELDS: &[Field] = &[
+    Field {
+        required: true,
+        ..text("bootstrap_servers", "Bootstrap servers", "host:port, several with commas between.")
+    },
+    choice(
+        "security.protocol",
+        "Security",
+        "How connections are protected; `tls` by default.",
+        &["tls", "sasl_tls", "sasl_plaintext", "plaintext"],
+    ),
+    long("security.ca", "CA certificates", "PEM of what signs the brokers' certificates; the system's list if empty."),
+    long("security.certificate", "Client certificate", "PEM, for mutual TLS."),
+    Field { secret: true, ..long("security.key", "Client key", "PEM of the client certificate's private key.") },
+    choice(
+        "security.mechanism",
+        "SASL mechanism",
+        "For the SASL protocols.",
+        &["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"],
+    ),
+    text("security.username", "User", "For the SASL protocols."),
+    Field { secret: true, ..text("security.password", "Password", "For the SASL protocols.") },
+    text("prefix", "Prefix", "What transactional ids and the progress topic begin with; `freshet` by default."),
+    number("progress_topic.partitions", "Progress partitions", "Partitions of the progress topic; 16 by default."),
+    number(
+        "progress_topic.replication_factor",
+        "Progress replicas",
+        "Replication factor of the progress topic; 3, or the number of brokers, by default.",
+    ),
+    choice("compression", "Compression", "`lz4` by default.", &["lz4", "zstd", "snappy", "gzip", "none"]),
+    long("properties", "Further settings", "librdkafka's own, name=value, a line each; only from a list of safe ones."),
+];
 
 const fn field(name: &'static str, label: &'static str, help: &'static str, kind: FieldKind) -> Field {
     Field { name, label, help, kind, required: false, secret: false }
 }
 
-const fn secret(field: Field) -> Field {
-    Field { secret: true, ..field }
+const fn text(name: &'static str, label: &'static str, help: &'static str) -> Field {
+    field(name, label, help, FieldKind::Text)
 }
 
-pub(super) const FIELDS: &[Field] = &[
-    Field {
-        required: true,
-        ..field("bootstrap_servers", "Bootstrap servers", "host:port, comma-separated.", FieldKind::Text)
-    },
-    field("security.protocol", "Protocol", "tls if not given.", FieldKind::Choice(PROTOCOLS)),
-    field("security.ca", "CA certificate", "PEM; the system's CAs if not given.", FieldKind::LongText),
-    field("security.certificate", "Client certificate", "PEM, for mutual TLS.", FieldKind::LongText),
-    secret(field("security.key", "Client key", "PEM; kept in the vault.", FieldKind::LongText)),
-    field("security.mechanism", "SASL mechanism", "How the client proves who it is.", FieldKind::Choice(MECHANISMS)),
-    field("security.username", "User", "For SASL.", FieldKind::Text),
-    secret(field("security.password", "Password", "Kept in the vault; opened by a worker alone.", FieldKind::Text)),
-    field("prefix", "Prefix", "Of transactional ids and the progress topic; freshet if not given.", FieldKind::Text),
-    field("progress_topic.partitions", "Progress partitions", "16 if not given.", FieldKind::Number),
-    field("progress_topic.replication_factor", "Progress replicas", "3, or all brokers.", FieldKind::Number),
-    field("compression", "Compression", "lz4 if not given.", FieldKind::Choice(COMPRESSIONS)),
-];
+const fn long(name: &'static str, label: &'static str, help: &'static str) -> Field {
+    field(name, label, help, FieldKind::LongText)
+}
+
+const fn number(name: &'static str, label: &'static str, help: &'static str) -> Field {
+    field(name, label, help, FieldKind::Number)
+}
+
+const fn choice(name: &'static str, label: &'static str, help: &'static str, of: &'static [&'static str]) -> Field {
+    field(name, label, help, FieldKind::Choice(of))
+}
 
 impl KafkaSettings {
-    pub(super) fn validate(&self) -> Result<()> {
-        let servers: Vec<_> = self.bootstrap_servers.split(',').map(str::trim).collect();
-        let is_server = |server: &&str| {
-            server.rsplit_once(':').is_some_and(|(host, port)| {
-                !host.is_empty() && !host.contains(['/', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0)
-            })
-        };
-        if servers.len() > 32 || !servers.iter().all(is_server) {
-            let rule = "must be 1 to 32 of `host:port`, comma-separated";
-            return Err(Error::invalid("/settings/bootstrap_servers", rule));
-        }
-        let prefix_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if self.prefix.is_empty() || self.prefix.len() > 64 || !self.prefix.chars().all(prefix_char) {
-            return Err(Error::invalid("/settings/prefix", "must be 1 to 64 of a-z, A-Z, 0-9, `.`, `_` and `-`"));
-        }
-        if !(1..=256).contains(&self.progress_topic.partitions) {
-            return Err(Error::invalid("/settings/progress_topic/partitions", "must be 1 to 256"));
-        }
-        if let Some(name) = self.properties.keys().find(|name| !ALLOWED.contains(&name.as_str())) {
-            let told = format!("`{name}` may not be set; allowed are {}", ALLOWED.join(", "));
-            return Err(Error::new(Code::KafkaSetting, told));
-        }
-        self.validate_security()
-    }
-
-    fn validate_security(&self) -> Result<()> {
-        let security = &self.security;
-        let key = security.key.as_ref().map(ExposeSecret::expose_secret);
-        for (pointer, pem, label) in [
-            ("/settings/security/ca", security.ca.as_deref(), "CERTIFICATE"),
-            ("/settings/security/certificate", security.certificate.as_deref(), "CERTIFICATE"),
-            ("/settings/security/key", key, "PRIVATE KEY"),
-        ] {
-            let is_pem = |pem: &str| pem.contains("-----BEGIN ") && pem.contains(&format!("{label}-----"));
-            if pem.is_some_and(|pem| pem != KEPT_SECRET && !is_pem(pem)) {
-                return Err(Error::invalid(pointer, format!("must be PEM text with a {label}")));
-            }
-        }
-        if security.certificate.is_some() != security.key.is_some() {
-            return Err(Error::invalid("/settings/security", "certificate and key go together"));
-        }
-        let wants_login = matches!(security.protocol, Protocol::SaslPlaintext | Protocol::SaslTls);
-        let login = (security.mechanism.is_some(), security.username.is_some(), security.password.is_some());
-        match (wants_login, login) {
-            (true, (true, true, true)) | (false, (false, false, false)) => Ok(()),
-            (true, _) => Err(Error::invalid("/settings/security", "SASL wants mechanism, username and password")),
-            (false, _) => {
-                Err(Error::invalid("/settings/security/protocol", "a login wants sasl_tls or sasl_plaintext"))
-            }
-        }
-    }
-
-    /// The name of the progress topic.
-    pub(super) fn progress_topic_name(&self) -> String {
+    /// The topic that holds every lane's progress.
+    #[must_use]
+    pub fn progress_topic_name(&self) -> String {
         format!("{}.progress", self.prefix)
     }
 
-    /// What every client of this cluster has in common.
-    pub(super) fn client_config(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &self.bootstrap_servers)
-            .set("client.id", "freshet")
-            .set("socket.keepalive.enable", "true")
-            .set("reconnect.backoff.max.ms", "2000")
-            .set("topic.metadata.refresh.sparse", "true");
-        let security = &self.security;
-        config.set(
-            "security.protocol",
-            match security.protocol {
-                Protocol::Plaintext => "plaintext",
-                Protocol::Tls => "ssl",
-                Protocol::SaslPlaintext => "sasl_plaintext",
-                Protocol::SaslTls => "sasl_ssl",
-            },
-        );
-        if let Some(ca) = &security.ca {
-            config.set("ssl.ca.pem", ca);
-        }
-        if let (Some(certificate), Some(key)) = (&security.certificate, &security.key) {
-            config.set("ssl.certificate.pem", certificate).set("ssl.key.pem", key.expose_secret());
-        }
-        if let (Some(mechanism), Some(user), Some(password)) =
-            (security.mechanism, &security.username, &security.password)
-        {
-            let mechanism = match mechanism {
-                Mechanism::Plain => "PLAIN",
-                Mechanism::ScramSha256 => "SCRAM-SHA-256",
-                Mechanism::ScramSha512 => "SCRAM-SHA-512",
-            };
-            config
-                .set("sasl.mechanism", mechanism)
-                .set("sasl.username", user)
-                .set("sasl.password", password.expose_secret());
-        }
-        config
+    /// A lane's transactional id.
+    #[must_use]
+    pub fn transactional_id(&self, lane: &str) -> String {
+        format!("{}.{lane}", self.prefix)
     }
 
-    /// What a producer has besides: idempotent, every replica's word awaited, Java's partitioner.
-    pub(super) fn producer_config(&self) -> ClientConfig {
-        let mut config = self.client_config();
-        config
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("max.in.flight.requests.per.connection", "5")
-            .set("message.timeout.ms", "55000")
-            .set("partitioner", "murmur2_random")
-            .set("linger.ms", "5")
-            // The topic's own limit decides, and is looked at before a record is handed over.
-            .set("message.max.bytes", "104857600")
-            .set("batch.size", "1000000")
-            .set("batch.num.messages", "10000")
-            .set("queue.buffering.max.messages", "100000")
-            .set("queue.buffering.max.kbytes", "32768")
-            .set("sticky.partitioning.linger.ms", "0")
-            .set(
-                "compression.type",
-                match self.compression {
-                    Compression::None => "none",
-                    Compression::Lz4 => "lz4",
-                    Compression::Zstd => "zstd",
-                    Compression::Snappy => "snappy",
-                    Compression::Gzip => "gzip",
-                },
-            );
-        for (name, value) in &self.properties {
-            config.set(name, value);
+    /// The addresses, host and port apart.
+    ///
+    /// # Errors
+    /// `request.invalid` naming the address that is none.
+    pub fn addresses(&self) -> Result<Vec<(String, u16)>> {
+        let addresses: Result<Vec<_>> = self.bootstrap_servers.split(',').map(address).collect();
+        addresses
+            .and_then(|list| if list.len() > 64 { Err(not_an_address("more than 64 addresses")) } else { Ok(list) })
+    }
+
+    /// Checks what the types do not say.
+    ///
+    /// # Errors
+    /// `request.invalid` with the field at fault; `kafka.setting_not_allowed` for a property outside [`PROPERTIES`].
+    pub fn validate(&self) -> Result<()> {
+        self.addresses()?;
+        self.security.validate()?;
+        if self.prefix.is_empty() || self.prefix.len() > 64 || !self.prefix.bytes().all(is_name_byte) {
+            return Err(Error::invalid("/settings/prefix", "must be 1 to 64 letters, digits, `.`, `_` or `-`"));
         }
-        config
+        if !(1..=1_000).contains(&self.progress_topic.partitions) {
+            return Err(Error::invalid("/settings/progress_topic/partitions", "must be 1 to 1000"));
+        }
+        if self.progress_topic.replication_factor.is_some_and(|factor| !(1..=100).contains(&factor)) {
+            return Err(Error::invalid("/settings/progress_topic/replication_factor", "must be 1 to 100"));
+        }
+        self.properties.iter().try_for_each(|(name, value)| validate_property(name, value))
+    }
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
+}
+
+fn not_an_address(detail: &str) -> Error {
+    Error::invalid("/settings/bootstrap_servers", detail)
+}
+
+fn address(text: &str) -> Result<(String, u16)> {
+    let text = text.trim();
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| not_an_address("each must be host:port"))?;
+    let port = port.parse::<u16>().ok().filter(|port| *port > 0);
+    let port = port.ok_or_else(|| not_an_address("a port must be 1 to 65535"))?;
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_host = match bare {
+        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.len() <= 253 && host.bytes().all(is_name_byte),
+    };
+    if !is_host {
+        return Err(not_an_address("each must be host:port, without a scheme; an IPv6 address stands in brackets"));
+    }
+    Ok((bare.unwrap_or(host).to_owned(), port))
+}
+
+fn validate_property(name: &str, value: &str) -> Result<()> {
+    let pointer = || format!("/settings/properties/{name}");
+    let Some((_, allowed)) = PROPERTIES.iter().find(|(known, _)| *known == name) else {
+        let names: Vec<_> = PROPERTIES.iter().map(|(name, _)| *name).collect();
+        let mut error = Error::invalid(pointer(), format!("is not allowed; allowed are: {}", names.join(", ")));
+        error.code = Code::KafkaSetting;
+        return Err(error);
+    };
+    match *allowed {
+        Allowed::Number(low, high) => match value.parse::<i64>() {
+            Ok(number) if (low..=high).contains(&number) => Ok(()),
+            Ok(_) | Err(_) => Err(Error::invalid(pointer(), format!("must be a whole number from {low} to {high}"))),
+        },
+        Allowed::Word(words) if words.contains(&value) => Ok(()),
+        Allowed::Word(words) => Err(Error::invalid(pointer(), format!("must be one of: {}", words.join(", ")))),
+        Allowed::Name if !value.is_empty() && value.len() <= 100 && value.bytes().all(is_name_byte) => Ok(()),
+        Allowed::Name => Err(Error::invalid(pointer(), "must be 1 to 100 letters, digits, `.`, `_` or `-`")),
+    }
+}
+
+impl Security {
+    fn validate(&self) -> Result<()> {
+        let encrypted = self.protocol.is_encrypted();
+        pem("ca", self.ca.as_deref(), encrypted)?;
+        pem("certificate", self.certificate.as_deref(), encrypted)?;
+        pem("key", self.key.as_ref().map(Secret::reveal), encrypted)?;
+        if self.certificate.is_some() != self.key.is_some() {
+            let missing = if self.key.is_some() { "certificate" } else { "key" };
+            return Err(at(missing, "certificate and key go together"));
+        }
+        let login = self.protocol.has_login();
+        sasl("mechanism", self.mechanism.is_some(), login)?;
+        sasl("username", self.username.as_ref().is_some_and(|text| !text.is_empty()), login)?;
+        sasl("password", self.password.as_ref().is_some_and(|text| !text.reveal().is_empty()), login)
+    }
+}
+
+fn at(field: &str, detail: &str) -> Error {
+    Error::invalid(format!("/settings/security/{field}"), detail)
+}
+
+fn pem(field: &str, text: Option<&str>, encrypted: bool) -> Result<()> {
+    match text {
+        None => Ok(()),
+        Some(_) if !encrypted => Err(at(field, "needs the protocol `tls` or `sasl_tls`")),
+        // One that is in the vault already was looked at when it went in.
+        Some(text) if text == KEPT_SECRET || text.trim_start().starts_with("-----BEGIN ") => Ok(()),
+        Some(_) => Err(at(field, "must be the PEM text itself, beginning with -----BEGIN; a path is not read")),
+    }
+}
+
+fn sasl(field: &str, given: bool, login: bool) -> Result<()> {
+    match (given, login) {
+        (true, true) | (false, false) => Ok(()),
+        (false, true) => Err(at(field, "is needed for a `sasl_` protocol")),
+        (true, false) => Err(at(field, "needs the protocol `sasl_tls` or `sasl_plaintext`")),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    fn parse(settings: serde_json::Value) -> Result<KafkaSettings> {
-        let settings: KafkaSettings =
-            serde_json::from_value(settings).map_err(|error| Error::invalid("/settings", error.to_string()))?;
-        settings.validate().map(|()| settings)
+    fn parse(value: serde_json::Value) -> KafkaSettings {
+        serde_json::from_value(value).unwrap()
     }
 
     #[test]
-    fn what_could_harm_the_worker_is_not_on_the_list() {
-        for name in ["plugin.library.paths", "ssl.ca.location", "sasl.kerberos.kinit.cmd", "debug", "transactional.id"]
+    fn what_is_not_chosen_is_safe() {
+        let settings = parse(json!({"bootstrap_servers": "kafka-1:9092, [::1]:9093"}));
+
+        settings.validate().unwrap();
+        assert_eq!(settings.security.protocol, Protocol::Tls);
+        assert_eq!(settings.progress_topic_name(), "freshet.progress");
+        assert_eq!(settings.addresses().unwrap(), [("kafka-1".into(), 9092), ("::1".into(), 9093)]);
+    }
+
+    #[test]
+    fn a_dangerous_property_is_refused_with_the_list_of_allowed_ones() {
+        for name in
+            ["plugin.library.paths", "ssl.ca.location", "sasl.kerberos.kinit.cmd", "debug", "acks", "socket.timeout.ms"]
         {
-            let settings = serde_json::json!({"bootstrap_servers": "b:9092", "properties": {name: "x"}});
-            assert_eq!(parse(settings).unwrap_err().code, Code::KafkaSetting, "{name}");
+            let settings = parse(json!({"bootstrap_servers": "k:1", "properties": {name: "1"}}));
+
+            let error = settings.validate().unwrap_err();
+
+            assert_eq!(error.code, Code::KafkaSetting, "{name}");
+            assert!(error.message.contains("linger.ms"), "{error}");
         }
-        let fine = serde_json::json!({"bootstrap_servers": "b:9092", "properties": {"linger.ms": "20"}});
-        assert!(parse(fine).is_ok());
     }
 
     #[test]
-    fn half_a_login_is_refused() {
-        for security in [
-            serde_json::json!({"protocol": "sasl_tls", "username": "u"}),
-            serde_json::json!({"protocol": "plaintext", "mechanism": "PLAIN", "username": "u", "password": "p"}),
-            serde_json::json!({"protocol": "tls", "certificate": "-----BEGIN CERTIFICATE-----"}),
-            serde_json::json!({"protocol": "tls", "ca": "/etc/ssl/ca.pem"}),
-        ] {
-            let settings = serde_json::json!({"bootstrap_servers": "b:9092", "security": security});
-            assert_eq!(parse(settings).unwrap_err().code, Code::Invalid);
-        }
-        assert!(parse(serde_json::json!({"bootstrap_servers": "nohost"})).is_err());
-        assert!(parse(serde_json::json!({"bootstrap_servers": "a:1,b:0"})).is_err());
+    fn properties_come_as_an_object_or_as_lines() {
+        let map = parse(json!({"bootstrap_servers": "k:1", "properties": {"linger.ms": 7, "client.id": "a"}}));
+        let lines = parse(json!({"bootstrap_servers": "k:1", "properties": "linger.ms = 7\n\nclient.id=a\n"}));
+
+        assert_eq!(map, lines);
+        map.validate().unwrap();
     }
 
     #[test]
-    fn a_password_does_not_show() {
-        let settings = parse(serde_json::json!({"bootstrap_servers": "b:9092", "security": {
+    fn rules_beyond_the_types_name_the_field() {
+        let cases = [
+            (json!({"bootstrap_servers": "k"}), "/settings/bootstrap_servers"),
+            (json!({"bootstrap_servers": "https://k:1"}), "/settings/bootstrap_servers"),
+            (json!({"bootstrap_servers": "k:0"}), "/settings/bootstrap_servers"),
+            (json!({"bootstrap_servers": "k:1", "prefix": "a b"}), "/settings/prefix"),
+            (json!({"bootstrap_servers": "k:1", "security": {"ca": "/etc/ca.pem"}}), "/settings/security/ca"),
+            (
+                json!({"bootstrap_servers": "k:1", "security": {"certificate": "-----BEGIN X"}}),
+                "/settings/security/key",
+            ),
+            (json!({"bootstrap_servers": "k:1", "security": {"protocol": "sasl_tls"}}), "/settings/security/mechanism"),
+            (json!({"bootstrap_servers": "k:1", "security": {"password": "x"}}), "/settings/security/password"),
+            (json!({"bootstrap_servers": "k:1", "properties": {"linger.ms": 5000}}), "/settings/properties/linger.ms"),
+        ];
+        for (value, pointer) in cases {
+            let error = parse(value).validate().unwrap_err();
+
+            assert_eq!(error.fields[0].pointer, pointer, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_kept_and_never_printed() {
+        let settings = parse(json!({"bootstrap_servers": "k:1", "security": {
             "protocol": "sasl_tls", "mechanism": "PLAIN", "username": "u", "password": "hunter2"}}));
 
-        assert!(!format!("{:?}", settings.unwrap()).contains("hunter2"));
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        assert_eq!(serde_json::to_value(&settings).unwrap()["security"]["password"], "hunter2");
+    }
+
+    #[test]
+    fn every_field_of_the_form_is_a_setting() {
+        let whole = json!({"bootstrap_servers": "k:1", "prefix": "p", "compression": "lz4", "properties": "",
+            "progress_topic": {"partitions": 1, "replication_factor": 1},
+            "security": {"protocol": "tls", "ca": "", "certificate": "", "key": "", "mechanism": "PLAIN",
+                "username": "", "password": ""}});
+        parse(whole.clone());
+        for field in FIELDS {
+            assert!(!whole.pointer(&format!("/{}", field.name.replace('.', "/"))).unwrap().is_null(), "{}", field.name);
+        }
+        let secrets: Vec<_> = FIELDS.iter().filter(|field| field.secret).map(|field| field.name).collect();
+        assert_eq!(secrets, ["security.key", "security.password"]);
     }
 }

@@ -1,0 +1,10 @@
+//! The worker against the real things: `eval "$(deploy/dev/up)"`, then `cargo test -p freshet-worker`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod kafka;
+mod kafka_acl;
+mod kafka_connection;
+mod kafka_delivery;
+mod kafka_fault;
+mod kafka_prepare;
