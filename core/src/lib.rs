@@ -20,5 +20,7 @@ pub mod run;
 pub mod secret;
 pub mod settings;
 pub mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod vault;
 pub mod workspace;

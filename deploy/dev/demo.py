@@ -198,7 +198,7 @@ def main():
         run = follow(api, api.call("POST", f"/v1/syncs/{sync['id']}/runs"))
         say(f"  {run['state']} in {time.monotonic() - since:.1f} s: {json.dumps(run['counts'])}")
         found = count(asked.bootstrap, sync["topic"])
-        say(f"  another consumer found {found['records']} records and {found['distinct_keys']} keys")
+        say(f"  another consumer found {found['records']} records and {found['keys']} keys")
         whole = run["state"] == "succeeded" and found["records"] == found["distinct_keys"] == ROWS
         stay = asked.detach
         if asked.once or asked.detach:

@@ -1,0 +1,8 @@
+//! The API through HTTP, over a database of its own and the real connectors' forms.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod client;
+mod document;
+mod objects;
+mod strangers;

@@ -1,0 +1,138 @@
+//! For tests: a database of one's own, a workspace, and its application.
+
+use std::sync::Arc;
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::access::{Caller, Right};
+use crate::app::App;
+use crate::clock::Clock;
+use crate::connector::Registry;
+use crate::db::{self, Db, MIGRATOR};
+use crate::events::Events;
+use crate::settings::Settings;
+use crate::vault::Vault;
+use crate::{api_key, workspace};
+
+/// A setting of the tests' surroundings.
+///
+/// # Panics
+/// When it is missing: with the command that provides it.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the tests' surroundings are no settings of the service")]
+pub fn surroundings(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run: eval \"$(deploy/dev/up --fast)\""))
+}
+
+/// A database of its own, made from a template, with one workspace in it. Dropped databases stay until
+/// `deploy/dev/down --wipe`.
+pub struct Bench {
+    /// The application, without a worker.
+    pub app: App,
+    /// The workspace's slug is `acme`.
+    pub caller: Caller,
+    /// A key of it with every scope.
+    pub key: String,
+    /// The superuser's address of this database.
+    pub admin_url: String,
+}
+
+impl Bench {
+    /// Makes one.
+    ///
+    /// # Panics
+    /// When Postgres is not there, with the command that provides it.
+    pub async fn new(registry: Registry) -> Self {
+        Self::with(registry, &[]).await
+    }
+
+    /// Makes one with some settings.
+    ///
+    /// # Panics
+    /// As [`Bench::new`].
+    pub async fn with(registry: Registry, settings: &[(&str, &str)]) -> Self {
+        let admin = surroundings("FRESHET_TEST_DATABASE_URL");
+        let name = make_database(&admin).await.expect("a database for the test");
+        let app_url = with_database(&surroundings("FRESHET_DATABASE_URL"), &name);
+        let key = format!("test={}", Vault::draw_master_key());
+        let mut values = vec![("database_url", app_url.as_str()), ("master_keys", key.as_str()), ("poll_ms", "100")];
+        values.extend_from_slice(settings);
+        let settings = Settings::with(&values).expect("valid settings");
+        let db = Db::connect(&settings).await.expect("the test's database");
+        let app = App {
+            events: Events::listen(&db),
+            vault: Arc::new(Vault::from_setting(&settings.master_keys).expect("a master key")),
+            settings: Arc::new(settings),
+            clock: Clock::system(),
+            registry,
+            db,
+        };
+        let (caller, key) = workspace(&app, "acme").await;
+        Self { app, caller, key, admin_url: with_database(&admin, &name) }
+    }
+}
+
+/// A workspace, and a key of it with every scope.
+///
+/// # Panics
+/// When the slug is taken.
+pub async fn workspace(app: &App, slug: &str) -> (Caller, String) {
+    let made = workspace::ops::create(app, slug, slug).await.expect("a workspace");
+    let key = api_key::ops::create(app, made.id, "tests", Right::ALL, 1).await.expect("a key");
+    (Caller::command(made.id), key.text.expose().to_owned())
+}
+
+/// The same address with another database.
+#[must_use]
+pub fn with_database(url: &str, name: &str) -> String {
+    let (server, _) = url.rsplit_once('/').unwrap_or((url, ""));
+    format!("{server}/{name}")
+}
+
+/// An empty database for a test's source; its name.
+///
+/// # Errors
+/// When Postgres is not there.
+pub async fn make_source() -> sqlx::Result<String> {
+    let admin = surroundings("FRESHET_TEST_DATABASE_URL");
+    let name = format!("source_{}", crate::id::RequestId::new());
+    let mut connection = PgConnection::connect(&admin).await?;
+    run(&mut connection, format!("create database {name}")).await?;
+    Ok(name)
+}
+
+async fn make_database(admin: &str) -> sqlx::Result<String> {
+    let mut connection = PgConnection::connect(admin).await?;
+    let checksum = MIGRATOR.iter().fold(0u64, |sum, migration| {
+        migration.checksum.iter().fold(sum, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
+    });
+    let template = format!("freshet_template_{checksum:016x}");
+    // One at a time, over all test binaries: the first makes the template.
+    sqlx::query("select pg_advisory_lock(7146290)").execute(&mut connection).await?;
+    let there: bool = sqlx::query_scalar("select exists (select 1 from pg_database where datname = $1)")
+        .bind(&template)
+        .fetch_one(&mut connection)
+        .await?;
+    if !there {
+        make_template(&mut connection, &template).await?;
+    }
+    let name = format!("test_{}", crate::id::RequestId::new());
+    run(&mut connection, format!("create database {name} template {template} owner freshet_owner strategy file_copy"))
+        .await?;
+    connection.close().await?;
+    Ok(name)
+}
+
+async fn make_template(connection: &mut PgConnection, template: &str) -> sqlx::Result<()> {
+    let part = format!("{template}_part");
+    run(connection, format!("drop database if exists {part}")).await?;
+    run(connection, format!("create database {part} owner freshet_owner")).await?;
+    let owner = with_database(&surroundings("FRESHET_OWNER_DATABASE_URL"), &part);
+    let settings = Settings::with(&[("owner_database_url", &owner)]).expect("valid settings");
+    db::migrate(&settings).await.expect("the migrations");
+    run(connection, format!("alter database {part} rename to {template}")).await
+}
+
+async fn run(connection: &mut PgConnection, sql: String) -> sqlx::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(|_| ())
+}
