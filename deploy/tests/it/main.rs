@@ -1,0 +1,9 @@
+//! The binary against real Postgres and real Kafka, and the rules that keep the house tidy.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod faults;
+mod incremental;
+mod shop;
+mod tidy;
+mod whole_runs;

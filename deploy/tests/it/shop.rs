@@ -1,0 +1,255 @@
+//! A source with orders, a sync to a topic of its own, and worker processes to start and kill.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use freshet_core::connector::{ModelSpec, Registry};
+use freshet_core::endpoint::{Connection, Destination, ops as endpoint};
+use freshet_core::id::{RequestId, RunId, SyncId};
+use freshet_core::operation::{self, Question};
+use freshet_core::run::{self, Run, RunState};
+use freshet_core::testing::{Bench, make_source, surroundings, with_database};
+use freshet_core::{model, sync};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::topic_partition_list::Offset;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+pub struct Shop {
+    pub bench: Bench,
+    pub source: String,
+    pub sync: SyncId,
+    pub topic: String,
+    /// What every worker of this shop is given.
+    pub environment: Vec<(String, String)>,
+}
+
+/// One record as a reader of committed records sees it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub key: Option<Value>,
+    pub value: Value,
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Shop {
+    /// A source made by `sql`, and an active sync of `spec` with `config`.
+    pub async fn new(sql: &str, spec: ModelSpec, key: &[&str], config: Value) -> Self {
+        let bench = Bench::new(freshet_worker::register(Registry::default())).await;
+        let database = make_source().await.unwrap();
+        let admin = surroundings("FRESHET_TEST_DATABASE_URL");
+        let source = with_database(&admin, &database);
+        let shop = Self {
+            topic: format!("test.{}", RequestId::new()),
+            environment: Vec::new(),
+            sync: SyncId::new(),
+            bench,
+            source,
+        };
+        shop.sql(sql).await;
+        shop.make_sync(&database, &admin, spec, key, config).await
+    }
+
+    /// Runs statements at the source.
+    pub async fn sql(&self, sql: &str) {
+        let mut connection = PgConnection::connect(&self.source).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+    }
+
+    async fn make_sync(mut self, database: &str, admin: &str, spec: ModelSpec, key: &[&str], config: Value) -> Self {
+        let (app, caller) = (&self.bench.app, &self.bench.caller);
+        let port: u16 = admin.rsplit(':').next().unwrap().split('/').next().unwrap().parse().unwrap();
+        let settings = json!({
+            "host": "127.0.0.1", "port": port, "database": database, "user": "postgres", "password": "postgres",
+            "tls": {"mode": "require"}, "allow_superuser": true, "horizon_wait_s": 1,
+        });
+        let connection = endpoint::create::<Connection>(app, caller, "postgres", "shop", settings).await.unwrap();
+        let key: Vec<_> = key.iter().map(|name| (*name).to_owned()).collect();
+        let model = model::ops::create(app, caller, connection.id, "orders", &spec, &key).await.unwrap();
+        let settings =
+            json!({"bootstrap_servers": surroundings("FRESHET_TEST_KAFKA"), "security": {"protocol": "plaintext"}});
+        let destination = endpoint::create::<Destination>(app, caller, "kafka", "cluster", settings).await.unwrap();
+        let mut config = config;
+        config["topic"] = json!({"name": self.topic, "create": {"partitions": 3}});
+        let new = sync::ops::NewSync {
+            name: "orders out".into(),
+            model: model.id,
+            destination: destination.id,
+            config: serde_json::from_value(config).unwrap(),
+        };
+        let made = sync::ops::create(app, caller, new).await.unwrap();
+        self.environment = vec![
+            ("FRESHET_DATABASE_URL".into(), app.settings.database_url.expose().into()),
+            ("FRESHET_MASTER_KEYS".into(), app.settings.master_keys.expose().into()),
+            ("FRESHET_LEASE_S".into(), "2".into()),
+            ("FRESHET_RETRY_BASE_S".into(), "0.5".into()),
+            ("FRESHET_CHUNK_ROWS_MAX".into(), "1000".into()),
+        ];
+        let asked = operation::ops::ask(app, caller, Question::DescribeModel { model: model.id }).await.unwrap();
+        let worker = self.worker();
+        until("the model is described", async || {
+            let found = operation::ops::get(app, caller, asked.id).await.unwrap();
+            assert_ne!(found.state, "failed", "{:?}", found.error);
+            (found.state == "succeeded").then_some(())
+        })
+        .await;
+        drop(worker);
+        sync::ops::activate(app, caller, made.id).await.unwrap();
+        self.sync = made.id;
+        self
+    }
+
+    /// Starts a worker process; it is killed when dropped.
+    pub fn worker(&self) -> Worker {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_freshet"));
+        command.arg("worker").env_remove("FRESHET_OWNER_DATABASE_URL").stdout(Stdio::null()).stderr(Stdio::null());
+        command.envs(self.environment.iter().cloned());
+        Worker(command.spawn().unwrap())
+    }
+
+    pub async fn run(&self) -> RunId {
+        run::ops::request(&self.bench.app, &self.bench.caller, self.sync).await.unwrap().0.id
+    }
+
+    pub async fn found(&self, id: RunId) -> Run {
+        run::ops::get(&self.bench.app, &self.bench.caller, id).await.unwrap()
+    }
+
+    /// Waits until a run has ended.
+    pub async fn ended(&self, id: RunId) -> Run {
+        until("the run has ended", async || {
+            let found = self.found(id).await;
+            found.state.is_final().then_some(found)
+        })
+        .await
+    }
+
+    /// Waits until some of a run is on the topic and some is not.
+    pub async fn is_under_way(&self, id: RunId) {
+        until("the run is under way", async || {
+            let found = self.found(id).await;
+            assert!(!found.state.is_final(), "the run ended before anything could be done to it");
+            (found.counts.published > 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Runs the sync and expects success.
+    pub async fn run_to_the_end(&self) -> Run {
+        let id = self.run().await;
+        let ended = self.ended(id).await;
+        assert_eq!(ended.state, RunState::Succeeded, "{:?}", ended.failure);
+        ended
+    }
+
+    /// All committed records of the topic.
+    pub fn committed(&self) -> Vec<Seen> {
+        committed(&self.topic)
+    }
+}
+
+/// A worker process.
+pub struct Worker(Child);
+
+impl Worker {
+    pub fn signal(&self, signal: &str) {
+        let done = Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+
+    /// Asks it to stop, and waits.
+    pub fn stop(mut self) {
+        self.signal("-TERM");
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(since.elapsed() < PATIENCE, "waited {PATIENCE:?} until {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// All committed records of a topic, up to its present end.
+pub fn committed(topic: &str) -> Vec<Seen> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", surroundings("FRESHET_TEST_KAFKA"))
+        .set("group.id", "test")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+    let mut assignment = rdkafka::TopicPartitionList::new();
+    let partitions = metadata.topics()[0].partitions().len();
+    for partition in 0..partitions {
+        assignment.add_partition_offset(topic, partition as i32, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&assignment).unwrap();
+    let (mut seen, mut ended) = (Vec::new(), 0);
+    let since = Instant::now();
+    while ended < partitions {
+        assert!(since.elapsed() < PATIENCE, "the topic's end is not reached");
+        match consumer.poll(Duration::from_millis(100)) {
+            None => {}
+            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(error)) => panic!("{error}"),
+            Some(Ok(message)) => seen.push(Seen {
+                key: message.key().map(|key| serde_json::from_slice(key).unwrap()),
+                value: message.payload().map_or(Value::Null, |value| serde_json::from_slice(value).unwrap()),
+                headers: message.headers().map_or_else(BTreeMap::new, |headers| {
+                    headers
+                        .iter()
+                        .map(|header| {
+                            let value = String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned();
+                            (header.key.to_owned(), value)
+                        })
+                        .collect()
+                }),
+            }),
+        }
+    }
+    seen
+}
+
+/// Expects each id of `ids` exactly once, and each `freshet-id` once.
+pub fn each_once(seen: &[Seen], ids: impl Iterator<Item = i64>) {
+    let mut found: Vec<_> = seen.iter().map(|record| record.key.as_ref().unwrap()["id"].as_i64().unwrap()).collect();
+    found.sort_unstable();
+    assert_eq!(found, ids.collect::<Vec<_>>());
+    let distinct: std::collections::BTreeSet<_> = seen.iter().map(|record| &record.headers["freshet-id"]).collect();
+    assert_eq!(distinct.len(), seen.len());
+}
+
+/// The table `orders`.
+pub fn orders() -> ModelSpec {
+    ModelSpec::Table { schema: "public".into(), table: "orders".into() }
+}
+
+/// Makes `orders` with so many rows.
+pub fn make_orders(rows: i64) -> String {
+    format!(
+        "create table orders (id bigint primary key, name text, amount numeric(12,2), at timestamptz);
+         insert into orders select n, 'order ' || n, n / 100.0, timestamptz '2026-01-01 00:00Z' + n * interval '1 s'
+         from generate_series(1, {rows}) as n;"
+    )
+}
