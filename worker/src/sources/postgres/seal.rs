@@ -10,8 +10,9 @@
 //!    the next seal: its rows come later, never not at all.
 //!
 //! The bound is a clock's reading for timestamps, today for dates, and the greatest value for whole
-//! numbers, which are to come from a sequence. Open transactions are known by their virtual ids, which
-//! every login may see in `pg_locks`, and prepared ones by the snapshot's `xmin`.
+//! numbers, which are to come from a sequence. Open transactions of the database are known by their
+//! virtual ids, which every login may see in `pg_locks`; Freshet's own sessions only read and do not
+//! count. While a transaction is prepared nothing settles, for its virtual id is gone.
 
 use std::time::{Duration, Instant};
 
@@ -55,8 +56,6 @@ impl Bound {
 struct Candidate {
     upper: String,
     inclusive: bool,
-    /// The first transaction id not yet given out at that moment.
-    xmax: String,
     /// The virtual ids of the transactions open at that moment.
     open: Vec<String>,
     /// When that was.
@@ -149,16 +148,19 @@ async fn candidate(
         .fetch_one(&mut *connection)
         .await
         .map_err(failed("cannot read the cursor's bound"))?;
-    let (at, xmax, open): (String, String, Vec<String>) = sqlx::query_as(
-        "select clock_timestamp()::text, pg_snapshot_xmax(pg_current_snapshot())::text,
-                coalesce((select array_agg(distinct virtualxid)
-                          from pg_locks
-                          where locktype = 'virtualxid' and granted and pid <> pg_backend_pid()), '{}')",
+    let (at, open): (String, Vec<String>) = sqlx::query_as(
+        "select clock_timestamp()::text,
+                coalesce((select array_agg(distinct l.virtualxid)
+                          from pg_locks as l
+                          join pg_stat_activity as a on a.pid = l.pid
+                          where l.locktype = 'virtualxid' and l.granted
+                            and a.datid = (select oid from pg_database where datname = current_database())
+                            and not (a.usename = current_user and a.application_name = 'freshet')), '{}')",
     )
     .fetch_one(connection)
     .await
     .map_err(failed("cannot read the open transactions"))?;
-    Ok(upper.map(|upper| Candidate { upper, inclusive, xmax, open, at }))
+    Ok(upper.map(|upper| Candidate { upper, inclusive, open, at }))
 }
 
 /// Whether a table's column is unique by itself, as one fed by a sequence is.
@@ -182,11 +184,10 @@ async fn is_unique(connection: &mut PgConnection, model: &ModelSpec, cursor: &st
 
 async fn is_settled(connection: &mut PgConnection, candidate: &Candidate) -> Result<bool> {
     sqlx::query_scalar(
-        "select pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8
+        "select not exists (select 1 from pg_prepared_xacts where database = current_database())
                 and not exists (select 1 from pg_locks
-                                where locktype = 'virtualxid' and granted and virtualxid = any ($2))",
+                                where locktype = 'virtualxid' and granted and virtualxid = any ($1))",
     )
-    .bind(&candidate.xmax)
     .bind(&candidate.open)
     .fetch_one(connection)
     .await
