@@ -168,7 +168,6 @@ mod tests {
             "select * from orders;",
             "with recent as (select * from orders where at > now() - interval '1 day') select * from recent -- all",
             "select a->>'x', b::text, array[1,2] from t union all select 1, 2, null",
-            "table orders",
             "values (1, 'a')",
         ] {
             assert_eq!(code(sql), None, "{sql}");
