@@ -1,5 +1,6 @@
 //! Freshet: one binary with every role.
 
+mod bench;
 mod commands;
 mod shutdown;
 mod telemetry;
