@@ -1,8 +1,8 @@
-//! The servers that figures are taken on: those of the surroundings, or `deploy/dev/up --bench` of this checkout.
+//! The servers that figures are taken on: those of the surroundings, or some of this checkout's own, for figures alone.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
@@ -10,7 +10,8 @@ use anyhow::{Context as _, bail};
 pub struct Grounds {
     values: BTreeMap<String, String>,
     checkout: PathBuf,
-    started: bool,
+    /// The state directory of servers that this started.
+    started: Option<PathBuf>,
 }
 
 impl Grounds {
@@ -19,19 +20,19 @@ impl Grounds {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no checkout")?.to_owned();
         let values: BTreeMap<_, _> = std::env::vars().filter(|(name, _)| name.starts_with("FRESHET_")).collect();
         if values.contains_key("FRESHET_TEST_KAFKA") && values.contains_key("FRESHET_TEST_DATABASE_URL") {
-            return Ok(Self { values, checkout, started: false });
+            return Ok(Self { values, checkout, started: None });
         }
-        let up = checkout.join("deploy/dev/up");
+        let (up, state) = (checkout.join("deploy/dev/up"), checkout.join(".freshet/bench"));
         if !up.exists() {
             bail!("benchmarks need a checkout of Freshet: {} is not there", up.display());
         }
-        let running = Command::new(checkout.join("deploy/dev/status")).output()?.status.success();
-        let done = Command::new(&up).arg("--bench").output()?;
+        eprintln!("starting PostgreSQL and Kafka for figures");
+        let done = Command::new(&up).arg("--bench").env("FRESHET_DEV_DIR", &state).stderr(Stdio::inherit()).output()?;
         if !done.status.success() {
-            bail!("{} failed: {}", up.display(), String::from_utf8_lossy(&done.stderr));
+            bail!("{} failed", up.display());
         }
         let values = exports(&String::from_utf8(done.stdout)?);
-        Ok(Self { values, checkout, started: !running })
+        Ok(Self { values, checkout, started: Some(state) })
     }
 
     /// One of the values that `deploy/dev/README.md` lists.
@@ -50,8 +51,8 @@ impl Grounds {
 
 impl Drop for Grounds {
     fn drop(&mut self) {
-        if self.started {
-            let _ = Command::new(self.checkout.join("deploy/dev/down")).status();
+        if let Some(state) = &self.started {
+            let _ = Command::new(self.checkout.join("deploy/dev/down")).env("FRESHET_DEV_DIR", state).status();
         }
     }
 }
