@@ -1,16 +1,19 @@
 //! What a connection reaches: the test, the list, a model's columns, its first rows, its key.
 
+use std::collections::HashSet;
+
 use freshet_core::connector::{
     Catalogue, CatalogueColumn, CatalogueTable, Column, KeyCheck, ModelSpec, Preview, Row, Schema, Step,
 };
 use freshet_core::error::{Code, Error, Result};
 use futures::TryStreamExt;
+use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgConnection, PgStatement};
 use sqlx::{AssertSqlSafe, Column as _, Executor, Row as _, SqlSafeStr, Statement, TypeInfo as _, ValueRef};
 
-use super::session::{Session, failed};
+use super::session::{Session, failed, is_unread};
 use super::sql::{identifiers, literal, relation};
-use super::types::PgType;
+use super::types::{PgType, SIMPLE};
 use crate::formats::json;
 
 /// Tables of a listing, at most.
@@ -122,7 +125,7 @@ async fn check_read(connection: &mut PgConnection) -> Result<Step> {
     Ok(Step::passed("read", format!("{tables} tables and views can be read")))
 }
 
-type TableRow = (String, String, String, Vec<String>, Option<i64>, Vec<String>, Vec<String>, Vec<bool>, Vec<String>);
+type TableRow = (String, String, String, Vec<String>, Option<i64>, Vec<String>, Vec<String>, Vec<bool>, Vec<Oid>);
 
 /// Lists tables and views that can be read.
 pub(super) async fn list(session: &mut Session, schema: Option<&str>) -> Result<Catalogue> {
@@ -140,11 +143,10 @@ pub(super) async fn list(session: &mut Session, schema: Option<&str>) -> Result<
                 array_agg(a.attname::text order by a.attnum),
                 array_agg(format_type(a.atttypid, a.atttypmod) order by a.attnum),
                 array_agg(not a.attnotnull order by a.attnum),
-                array_agg(t.typname::text order by a.attnum)
+                array_agg(a.atttypid order by a.attnum)
          from pg_class as c
          join pg_namespace as n on n.oid = c.relnamespace
          join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-         join pg_type as t on t.oid = a.atttypid
          where c.relkind in ('r', 'p', 'v', 'm', 'f')
            and n.nspname not in ('pg_catalog', 'information_schema')
            and n.nspname not like 'pg\\_%'
@@ -157,62 +159,64 @@ pub(super) async fn list(session: &mut Session, schema: Option<&str>) -> Result<
     )
     .bind(schema)
     .bind(TABLES_MAX as i64 + 1)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await
     .map_err(failed("cannot list tables"))?;
+    let types: HashSet<Oid> = rows.iter().flat_map(|row| row.8.iter().copied()).collect();
+    let sendable = sendable(connection, &types.into_iter().collect::<Vec<_>>()).await?;
     let truncated = rows.len() > TABLES_MAX;
-    let tables = rows.into_iter().take(TABLES_MAX).map(table).collect();
+    let tables = rows.into_iter().take(TABLES_MAX).map(|row| table(row, &sendable)).collect();
     Ok(Catalogue { tables, truncated })
 }
 
-fn table(row: TableRow) -> CatalogueTable {
-    let (schema, name, kind, primary_key, rows_estimated, names, types, nullable, internal) = row;
+fn table(row: TableRow, sendable: &HashSet<Oid>) -> CatalogueTable {
+    let (schema, name, kind, primary_key, rows_estimated, names, types, nullable, oids) = row;
     let columns = names
         .into_iter()
         .zip(types)
         .zip(nullable)
-        .zip(internal)
-        .map(|(((name, source_type), nullable), internal)| CatalogueColumn {
+        .zip(oids)
+        .map(|(((name, source_type), nullable), oid)| CatalogueColumn {
             name,
             source_type,
             nullable,
-            supported: !UNSUPPORTED.contains(&internal.trim_start_matches('_')),
+            supported: sendable.contains(&oid),
         })
         .collect();
     CatalogueTable { schema, name, kind, primary_key, rows_estimated, columns }
 }
 
-/// Built-in types that are refused; a listing says so without asking for each column's description.
-const UNSUPPORTED: &[&str] = &[
-    "money",
-    "point",
-    "line",
-    "lseg",
-    "box",
-    "path",
-    "polygon",
-    "circle",
-    "tsvector",
-    "tsquery",
-    "txid_snapshot",
-    "pg_snapshot",
-    "xid",
-    "xid8",
-    "cid",
-    "tid",
-    "jsonpath",
-    "record",
-    "hstore",
-    "int4multirange",
-    "int8multirange",
-    "nummultirange",
-    "tsmultirange",
-    "tstzmultirange",
-    "datemultirange",
-    "geometry",
-    "geography",
-    "regclass",
-];
+/// Which of these types can be sent: what [`PgType::of`] says, for a whole listing in one statement.
+async fn sendable(connection: &mut PgConnection, types: &[Oid]) -> Result<HashSet<Oid>> {
+    let names: Vec<_> = SIMPLE.iter().map(|(name, _)| *name).collect();
+    let found: Vec<Oid> = sqlx::query_scalar(
+        "with recursive chain (asked, reached, path) as (
+             select asked, asked, '' from unnest($1::oid[]) as asked
+             union all
+             select c.asked,
+                    case t.typtype when 'd' then t.typbasetype when 'r' then r.rngsubtype else t.typelem end,
+                    c.path || case t.typtype when 'd' then '' when 'r' then 'r' else 'a' end
+             from chain as c
+             join pg_type as t on t.oid = c.reached
+             left join pg_range as r on r.rngtypid = t.oid
+             where t.typtype in ('d', 'r')
+                or t.typtype = 'b' and t.typcategory = 'A' and t.typelem <> 0
+         )
+         select c.asked
+         from chain as c
+         join pg_type as t on t.oid = c.reached
+         where c.path not like '%aa%'
+           and (t.typtype = 'e'
+                or t.typtype = 'b' and t.typname = any ($2)
+                   and (t.typname = 'citext' or t.typnamespace = 'pg_catalog'::regnamespace))",
+    )
+    .bind(types)
+    .bind(names)
+    .fetch_all(connection)
+    .await
+    .map_err(failed("cannot list types"))?;
+    Ok(found.into_iter().collect())
+}
 
 /// A model's columns, and a table's primary key.
 pub(super) async fn describe(session: &mut Session, model: &ModelSpec) -> Result<(Schema, Vec<String>)> {
@@ -230,8 +234,7 @@ pub(super) async fn describe(session: &mut Session, model: &ModelSpec) -> Result
             return Err(Error::new(Code::ModelDuplicateColumns, format!("two columns are named `{name}`")));
         }
         let Some(pg_type) = PgType::of(found.type_info()) else {
-            let told = format!("the column `{name}` has the type {source_type}, which cannot be sent exactly");
-            return Err(Error::new(Code::ModelTypeUnsupported, told));
+            return Err(unsupported(&name, &source_type));
         };
         let nullable = !not_null.contains(&name);
         columns.push(Column { name, kind: pg_type.kind(), source_type, nullable });
@@ -242,8 +245,47 @@ pub(super) async fn describe(session: &mut Session, model: &ModelSpec) -> Result
     Ok((Schema { columns }, primary_key))
 }
 
+fn unsupported(column: &str, source_type: &str) -> Error {
+    let told = format!("the column `{column}` has the type {source_type}, which cannot be sent exactly");
+    Error::new(Code::ModelTypeUnsupported, told)
+}
+
+/// Prepares a statement of a model.
+///
+/// # Errors
+/// `model.type_unsupported` for a type of a kind that the driver does not know, such as a multirange.
 pub(super) async fn prepare(connection: &mut PgConnection, sql: &str, what: &str) -> Result<PgStatement> {
-    connection.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await.map_err(failed(what))
+    match connection.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await {
+        Ok(statement) => Ok(statement),
+        Err(error) if is_unread(&error) => match unknown_column(connection, sql).await? {
+            Some((column, source_type)) => Err(unsupported(&column, &source_type).caused_by(error)),
+            None => Err(failed(what)(error)),
+        },
+        Err(error) => Err(failed(what)(error)),
+    }
+}
+
+/// The first column whose type the driver does not know, and that type.
+async fn unknown_column(connection: &mut PgConnection, sql: &str) -> Result<Option<(String, String)>> {
+    // A row of NULLs and the columns' type numbers: the simple protocol does not look types up.
+    let sql = format!("select model.* from (select) as one left join (\n{sql}\n) as model on false");
+    let row = sqlx::raw_sql(AssertSqlSafe(sql))
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed("cannot describe the model"))?;
+    for column in row.columns() {
+        let Some(oid) = column.type_info().oid() else { continue };
+        let source_type: String = sqlx::query_scalar("select format_type($1, null)")
+            .bind(oid)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed("cannot name a type"))?;
+        let probe = AssertSqlSafe(format!("select null::{source_type}")).into_sql_str();
+        if connection.prepare(probe).await.is_err_and(|error| is_unread(&error)) {
+            return Ok(Some((column.name().to_owned(), source_type)));
+        }
+    }
+    Ok(None)
 }
 
 /// The columns that cannot be NULL, and the primary key.
@@ -328,10 +370,8 @@ pub(super) async fn column_types(connection: &mut PgConnection, sql: &str) -> Re
         .columns()
         .iter()
         .map(|column| {
-            PgType::of(column.type_info()).ok_or_else(|| {
-                let told = format!("the column `{}` has a type that cannot be sent exactly", column.name());
-                Error::new(Code::ModelTypeUnsupported, told)
-            })
+            PgType::of(column.type_info())
+                .ok_or_else(|| unsupported(column.name(), &column.type_info().name().to_lowercase()))
         })
         .collect()
 }

@@ -149,9 +149,16 @@ fn options(settings: &PostgresSettings) -> PgConnectOptions {
 pub(super) fn failed(what: &str) -> impl FnOnce(sqlx::Error) -> Error {
     let what = what.to_owned();
     move |error| {
-        let sqlx::Error::Database(database) = &error else {
-            let told = format!("{what}: the connection to the source broke");
-            return Error::new(Code::PostgresConnectionLost, told).caused_by(error);
+        let database = match &error {
+            sqlx::Error::Database(database) => database,
+            unread if is_unread(unread) => {
+                let told = format!("{what}: the server's answer cannot be read");
+                return Error::new(Code::PostgresQuery, told).caused_by(error);
+            }
+            _ => {
+                let told = format!("{what}: the connection to the source broke");
+                return Error::new(Code::PostgresConnectionLost, told).caused_by(error);
+            }
         };
         let state = database.code().unwrap_or_default().into_owned();
         let code = match state.as_str() {
@@ -172,4 +179,9 @@ pub(super) fn failed(what: &str) -> impl FnOnce(sqlx::Error) -> Error {
         };
         Error::new(code, told).caused_by(error)
     }
+}
+
+/// Whether an answer came and the driver has no word for it: a type of a kind that it does not know.
+pub(super) fn is_unread(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::TypeNotFound { .. })
 }

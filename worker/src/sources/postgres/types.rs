@@ -33,6 +33,8 @@ pub enum PgType {
     Numeric,
     /// `text`, `varchar`, `char(n)`, `name`, `citext`, `xml`, enums
     Text,
+    /// `"char"`, one byte
+    Char,
     /// `bytea`
     Bytea,
     /// `uuid`
@@ -67,6 +69,42 @@ pub enum PgType {
     Range(Box<PgType>),
 }
 
+/// Base types that are sent, by their names in `pg_type`; all but `citext` are built in.
+pub(super) const SIMPLE: &[(&str, PgType)] = &[
+    ("bool", PgType::Bool),
+    ("int2", PgType::Int2),
+    ("int4", PgType::Int4),
+    ("int8", PgType::Int8),
+    ("oid", PgType::Oid),
+    ("float4", PgType::Float4),
+    ("float8", PgType::Float8),
+    ("numeric", PgType::Numeric),
+    ("text", PgType::Text),
+    ("varchar", PgType::Text),
+    ("bpchar", PgType::Text),
+    ("name", PgType::Text),
+    ("citext", PgType::Text),
+    ("xml", PgType::Text),
+    ("char", PgType::Char),
+    ("bytea", PgType::Bytea),
+    ("uuid", PgType::Uuid),
+    ("json", PgType::Json),
+    ("jsonb", PgType::Jsonb),
+    ("date", PgType::Date),
+    ("time", PgType::Time),
+    ("timetz", PgType::TimeTz),
+    ("timestamp", PgType::Timestamp),
+    ("timestamptz", PgType::TimestampTz),
+    ("interval", PgType::Interval),
+    ("inet", PgType::Inet),
+    ("cidr", PgType::Inet),
+    ("macaddr", PgType::MacAddr),
+    ("macaddr8", PgType::MacAddr),
+    ("bit", PgType::Bit),
+    ("varbit", PgType::Bit),
+    ("pg_lsn", PgType::Lsn),
+];
+
 /// Bytes that are not of the type's form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the server's bytes are not of the column's type")]
@@ -92,33 +130,15 @@ impl PgType {
         !matches!(self, Self::Array(_))
     }
 
+    /// By the driver's name: the catalogue's in capitals, but for two, and with a schema for what is not found without.
     fn simple(name: &str) -> Option<Self> {
-        Some(match name.to_ascii_uppercase().as_str() {
-            "BOOL" => Self::Bool,
-            "INT2" => Self::Int2,
-            "INT4" => Self::Int4,
-            "INT8" => Self::Int8,
-            "OID" => Self::Oid,
-            "FLOAT4" => Self::Float4,
-            "FLOAT8" => Self::Float8,
-            "NUMERIC" => Self::Numeric,
-            "TEXT" | "VARCHAR" | "CHAR" | "\"CHAR\"" | "NAME" | "CITEXT" | "XML" => Self::Text,
-            "BYTEA" => Self::Bytea,
-            "UUID" => Self::Uuid,
-            "JSON" => Self::Json,
-            "JSONB" => Self::Jsonb,
-            "DATE" => Self::Date,
-            "TIME" => Self::Time,
-            "TIMETZ" => Self::TimeTz,
-            "TIMESTAMP" => Self::Timestamp,
-            "TIMESTAMPTZ" => Self::TimestampTz,
-            "INTERVAL" => Self::Interval,
-            "INET" | "CIDR" => Self::Inet,
-            "MACADDR" | "MACADDR8" => Self::MacAddr,
-            "BIT" | "VARBIT" => Self::Bit,
-            "PG_LSN" => Self::Lsn,
-            _ => return None,
-        })
+        let name = match name {
+            "CHAR" => "bpchar",
+            "\"CHAR\"" => "char",
+            name if name.ends_with(".citext") => "citext",
+            name => name,
+        };
+        SIMPLE.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, simple)| simple.clone())
     }
 
     /// What the column holds, in the words every source shares.
@@ -129,8 +149,15 @@ impl PgType {
             Self::Int2 | Self::Int4 | Self::Int8 | Self::Oid => Kind::Int,
             Self::Float4 | Self::Float8 => Kind::Float,
             Self::Numeric => Kind::Decimal,
-            Self::Text | Self::Uuid | Self::TimeTz | Self::Inet | Self::MacAddr | Self::Bit | Self::Lsn => Kind::Text,
-            Self::Range(_) => Kind::Text,
+            Self::Text
+            | Self::Char
+            | Self::Uuid
+            | Self::TimeTz
+            | Self::Inet
+            | Self::MacAddr
+            | Self::Bit
+            | Self::Lsn
+            | Self::Range(_) => Kind::Text,
             Self::Bytea => Kind::Bytes,
             Self::Json | Self::Jsonb | Self::Array(_) => Kind::Json,
             Self::Date => Kind::Date,
@@ -177,7 +204,8 @@ impl PgType {
                 });
             }
             Self::Array(element) => row.push_with(Cell::Json, |out| array(element, bytes, out))?,
-            Self::Uuid
+            Self::Char
+            | Self::Uuid
             | Self::TimeTz
             | Self::Interval
             | Self::Inet
@@ -192,6 +220,7 @@ impl PgType {
     /// Appends one value as the server's own text, but for times, which are ISO 8601.
     fn text(&self, bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
         match self {
+            Self::Char => char_text(byte(bytes)?, out),
             Self::Uuid => uuid(bytes, out),
             Self::TimeTz => time_tz(bytes, out),
             Self::Interval => interval(bytes, out),
@@ -275,7 +304,8 @@ fn numeric_cell(bytes: &[u8], row: &mut Row) -> Decoded {
 ///
 /// The form: count of base-10000 digits, weight of the first, sign, digits after the point, the digits.
 fn numeric(mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded<bool> {
-    let count = i16::from_be_bytes(take(&mut bytes)?);
+    // Unsigned: the longest numbers have 36 864 such digits.
+    let count = u16::from_be_bytes(take(&mut bytes)?);
     let weight = i16::from_be_bytes(take(&mut bytes)?);
     let sign = u16::from_be_bytes(take(&mut bytes)?);
     let scale = i16::from_be_bytes(take(&mut bytes)?);
@@ -284,9 +314,8 @@ fn numeric(mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded<bool> {
         0xD000 => out.extend_from_slice(b"Infinity"),
         0xF000 => out.extend_from_slice(b"-Infinity"),
         0x0000 | 0x4000 => {
-            let length = usize::try_from(count).map_err(|_| Malformed)?;
             let (digits, rest) = bytes.as_chunks::<2>();
-            if digits.len() != length || !rest.is_empty() || scale < 0 {
+            if digits.len() != usize::from(count) || !rest.is_empty() || scale < 0 {
                 return Err(Malformed);
             }
             if sign == 0x4000 {
@@ -358,6 +387,16 @@ fn nanos_of_day(micros: i64) -> Decoded<u64> {
     if (0..=86_400_000_000).contains(&micros) { Ok(micros as u64 * 1_000) } else { Err(Malformed) }
 }
 
+/// Nothing for a zero byte; past ASCII in octal, as the server writes it from release 16 on.
+fn char_text(byte: u8, out: &mut Vec<u8>) -> Decoded {
+    match byte {
+        0 => {}
+        1..=0x7F => out.push(byte),
+        _ => write(out, format_args!("\\{byte:03o}"))?,
+    }
+    Ok(())
+}
+
 fn uuid(bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
     let id = uuid::Uuid::from_bytes(exact(bytes)?);
     out.extend_from_slice(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
@@ -423,8 +462,20 @@ fn inet(mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
         (3, 16) => (std::net::IpAddr::from(exact::<16>(bytes)?), 128),
         _ => return Err(Malformed),
     };
-    write(out, format_args!("{address}"))?;
+    match ipv4_compatible(&address) {
+        Some(inner) => write(out, format_args!("::{inner}"))?,
+        None => write(out, format_args!("{address}"))?,
+    }
     if is_cidr != 0 || bits != full { write(out, format_args!("/{bits}")) } else { Ok(()) }
+}
+
+/// The last four bytes of `::a.b.c.d`, which the server writes so and Rust does not.
+fn ipv4_compatible(address: &std::net::IpAddr) -> Option<std::net::Ipv4Addr> {
+    let std::net::IpAddr::V6(address) = address else { return None };
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, high, _] if high != 0 => address.to_ipv4(),
+        _ => None,
+    }
 }
 
 fn mac_addr(bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
@@ -465,6 +516,11 @@ fn array(element: &PgType, mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
         out.extend_from_slice(b"[]");
         return if bytes.is_empty() { Ok(()) } else { Err(Malformed) };
     }
+    // Each element has at least its length's four bytes, and the server makes no dimension of length 0.
+    let elements = lengths.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
+    if elements.is_none_or(|elements| elements == 0 || elements > bytes.len() / 4) {
+        return Err(Malformed);
+    }
     let mut row = Row::default();
     dimension(element, &lengths, &mut bytes, &mut row, out)?;
     if bytes.is_empty() { Ok(()) } else { Err(Malformed) }
@@ -472,10 +528,6 @@ fn array(element: &PgType, mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
 
 fn dimension(element: &PgType, lengths: &[usize], bytes: &mut &[u8], row: &mut Row, out: &mut Vec<u8>) -> Decoded {
     let (length, deeper) = lengths.split_first().ok_or(Malformed)?;
-    // Each element has at least its length's four bytes: a count beyond that is a lie.
-    if *length > bytes.len() / 4 + 1 {
-        return Err(Malformed);
-    }
     out.push(b'[');
     for place in 0..*length {
         if place > 0 {
@@ -524,12 +576,32 @@ fn range(element: &PgType, mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
     }
     out.push(if flags & LOWER_IN != 0 { b'[' } else { b'(' });
     if flags & LOWER_INFINITE == 0 {
-        element.text(field(&mut bytes)?.ok_or(Malformed)?, out)?;
+        range_bound(element, field(&mut bytes)?.ok_or(Malformed)?, out)?;
     }
     out.push(b',');
     if flags & UPPER_INFINITE == 0 {
-        element.text(field(&mut bytes)?.ok_or(Malformed)?, out)?;
+        range_bound(element, field(&mut bytes)?.ok_or(Malformed)?, out)?;
     }
     out.push(if flags & UPPER_IN != 0 { b']' } else { b')' });
     if bytes.is_empty() { Ok(()) } else { Err(Malformed) }
+}
+
+/// In quotes where the server puts them: an empty text, or one with a character that ranges are written with.
+fn range_bound(element: &PgType, bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
+    let mut bound = Vec::new();
+    element.text(bytes, &mut bound)?;
+    let is_plain = |byte: &u8| !byte.is_ascii_whitespace() && *byte != 0x0B && !b"\"\\()[],".contains(byte);
+    if !bound.is_empty() && bound.iter().all(is_plain) {
+        out.extend_from_slice(&bound);
+        return Ok(());
+    }
+    out.push(b'"');
+    for byte in bound {
+        if byte == b'"' || byte == b'\\' {
+            out.push(byte);
+        }
+        out.push(byte);
+    }
+    out.push(b'"');
+    Ok(())
 }
