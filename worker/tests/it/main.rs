@@ -9,4 +9,7 @@ mod kafka_delivery;
 mod kafka_fault;
 mod kafka_prepare;
 mod postgres;
+mod postgres_connection;
+mod postgres_models;
+mod postgres_read;
 mod postgres_types;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use freshet_core::connector::{
-    Catalogue, CatalogueColumn, CatalogueTable, Column, KeyCheck, ModelSpec, Preview, Row, Schema, Step,
+    Catalogue, CatalogueColumn, CatalogueTable, Column, KeyCheck, ModelSpec, Preview, ReadPlan, Row, Schema, Step,
 };
 use freshet_core::error::{Code, Error, Result};
 use futures::TryStreamExt;
@@ -335,9 +335,9 @@ fn preview_row(row: &Row, columns: &[Column]) -> serde_json::Value {
             format!("(cut: {} bytes)", out.len()).into()
         } else {
             // Numbers keep their digits as text: a tree's number would be a float.
-            match serde_json::from_slice(&out) {
-                Ok(serde_json::Value::Number(_)) | Err(_) => String::from_utf8_lossy(&out).into_owned().into(),
-                Ok(value) => value,
+            match serde_json::from_slice::<serde_json::Value>(&out) {
+                Ok(value) if !value.is_number() && is_exact(&value) => value,
+                _ => String::from_utf8_lossy(&out).into_owned().into(),
             }
         };
         (column.name.clone(), value)
@@ -345,9 +345,27 @@ fn preview_row(row: &Row, columns: &[Column]) -> serde_json::Value {
     serde_json::Value::Object(members.collect())
 }
 
+/// Whether a tree holds a document without loss: no number of it became a float.
+fn is_exact(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::String(_) => true,
+        serde_json::Value::Number(number) => !number.is_f64(),
+        serde_json::Value::Array(values) => values.iter().all(is_exact),
+        serde_json::Value::Object(members) => members.values().all(is_exact),
+    }
+}
+
 /// Counts rows without key and keys that repeat.
+///
+/// # Errors
+/// `model.key_missing` for a column that the model does not have.
 pub(super) async fn key_check(session: &mut Session, model: &ModelSpec, key: &[String]) -> Result<KeyCheck> {
     let connection = session.open().await?;
+    let statement =
+        prepare(connection, &format!("select * from {}", relation(model)), "cannot describe the model").await?;
+    if let Some(name) = key.iter().find(|name| !statement.columns().iter().any(|column| column.name() == *name)) {
+        return Err(Error::new(Code::ModelKeyMissing, format!("the column `{name}` is not in the model")));
+    }
     let missing = key.iter().map(|name| format!("{} is null", super::sql::identifier(name))).collect::<Vec<_>>();
     let sql = format!(
         "select coalesce(sum(times), 0)::bigint,
@@ -395,16 +413,27 @@ pub(super) fn fill(found: &sqlx::postgres::PgRow, types: &[PgType], columns: &[C
     Ok(())
 }
 
-/// What of a plan's columns is no longer so.
-pub(super) async fn refuse_changed(connection: &mut PgConnection, model: &ModelSpec, planned: &[Column]) -> Result<()> {
-    let statement =
-        prepare(connection, &format!("select * from {}", relation(model)), "cannot describe the model").await?;
-    for column in planned {
+/// Compares the columns of a plan with the server's; what was added meanwhile is not read.
+///
+/// # Errors
+/// `model.columns_changed`: a column is gone, has another type, or is of the key and may now be NULL.
+pub(super) async fn refuse_changed(connection: &mut PgConnection, plan: &ReadPlan) -> Result<()> {
+    let relation = relation(&plan.model);
+    let statement = prepare(connection, &format!("select * from {relation}"), "cannot describe the model").await?;
+    let not_null = match &plan.model {
+        ModelSpec::Table { .. } => constraints(connection, &relation).await?.0,
+        ModelSpec::Sql { .. } => Vec::new(),
+    };
+    for column in &plan.columns {
         let told = match statement.columns().iter().find(|found| found.name() == column.name) {
             None => format!("the column `{}` is gone", column.name),
             Some(found) if found.type_info().name().to_lowercase() != column.source_type => {
                 let now = found.type_info().name().to_lowercase();
                 format!("the column `{}` was {} and is {now}", column.name, column.source_type)
+            }
+            // Such rows sort last and have no place to go on from.
+            Some(_) if !column.nullable && plan.key.contains(&column.name) && !not_null.contains(&column.name) => {
+                format!("the column `{}` of the key may now be NULL", column.name)
             }
             Some(_) => continue,
         };

@@ -58,7 +58,7 @@ pub(super) async fn read(session: &mut Session, request: &ReadRequest, sink: &mu
 
 async fn read_on(connection: &mut PgConnection, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd> {
     let plan = &request.plan;
-    refuse_changed(connection, &plan.model, &plan.columns).await?;
+    refuse_changed(connection, plan).await?;
     let from = request.from.as_ref().map(Token::parse).transpose()?;
     match &plan.mode {
         ReadMode::Full => read_full(connection, plan, from, sink).await,

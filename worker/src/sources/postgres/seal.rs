@@ -70,7 +70,7 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result
     let ReadMode::Incremental { cursor } = &plan.mode else {
         return Ok(Sealed { batch: json!({ "kind": "full" }), carry: None, empty: false, notes: Vec::new() });
     };
-    refuse_changed(connection, &plan.model, &plan.columns).await?;
+    refuse_changed(connection, plan).await?;
     let kind = cursor_kind(plan, cursor)?;
     refuse_standby(connection).await?;
     let after = request.position.as_ref().map(Token::parse).transpose()?;

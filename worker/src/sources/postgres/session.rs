@@ -69,7 +69,17 @@ impl Session {
 }
 
 async fn connect(settings: &PostgresSettings) -> Result<PgConnection> {
-    let options = options(settings);
+    match connect_once(settings, settings.tls.mode).await {
+        // The driver takes `allow` for `disable`.
+        Err(error) if settings.tls.mode == TlsMode::Allow && error.code == Code::PostgresLogin => {
+            connect_once(settings, TlsMode::Require).await
+        }
+        connected => connected,
+    }
+}
+
+async fn connect_once(settings: &PostgresSettings, mode: TlsMode) -> Result<PgConnection> {
+    let options = options(settings, mode);
     let connected = tokio::time::timeout(CONNECT_TIMEOUT * 2, PgConnection::connect_with(&options)).await;
     let told = |code, what: &str| Error::new(code, format!("{}:{} {what}", settings.host, settings.port));
     match connected {
@@ -105,8 +115,8 @@ fn is_tls(error: &sqlx::Error) -> bool {
     }
 }
 
-fn options(settings: &PostgresSettings) -> PgConnectOptions {
-    let mode = match settings.tls.mode {
+fn options(settings: &PostgresSettings, mode: TlsMode) -> PgConnectOptions {
+    let mode = match mode {
         TlsMode::Disable => PgSslMode::Disable,
         TlsMode::Allow => PgSslMode::Allow,
         TlsMode::Prefer => PgSslMode::Prefer,

@@ -336,6 +336,9 @@ fn numeric_digits(digits: &[[u8; 2]], weight: i32, scale: i32, out: &mut Vec<u8>
     };
     let quad =
         |value: u16| [value / 1000, value / 100 % 10, value / 10 % 10, value % 10].map(|digit| b'0' + digit as u8);
+    if weight > 0 && digit(0)? == 0 {
+        return Err(Malformed);
+    }
     if weight < 0 {
         out.push(b'0');
     } else {
@@ -604,4 +607,85 @@ fn range_bound(element: &PgType, bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
     }
     out.push(b'"');
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn every_type() -> impl Strategy<Value = PgType> {
+        let base = proptest::sample::select(SIMPLE).prop_map(|(_, simple)| simple);
+        base.prop_recursive(2, 4, 1, |inner| {
+            prop_oneof![
+                inner.clone().prop_map(|element| PgType::Array(element.into())),
+                inner.prop_map(|element| PgType::Range(element.into())),
+            ]
+        })
+    }
+
+    /// Random bytes, and such as begin like a value: small numbers, lengths, flags.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let word = prop_oneof![
+            (0..8_u32).prop_map(|word| word.to_be_bytes().to_vec()),
+            Just(vec![0xFF; 4]),
+            vec(any::<u8>(), 1..9),
+        ];
+        prop_oneof![
+            vec(any::<u8>(), 0..64),
+            vec(word, 0..24).prop_map(|words| words.concat()),
+            // The lengths of whole numbers, times, intervals, addresses.
+            proptest::sample::select(vec![1_usize, 2, 4, 8, 12, 16, 20])
+                .prop_flat_map(|length| vec(any::<u8>(), length)),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn bytes_that_are_no_value_are_refused_and_never_a_panic(pg_type in every_type(), bytes in bytes()) {
+            let (mut row, mut out) = (Row::default(), Vec::new());
+
+            let decoded = pg_type.decode(&bytes, &mut row);
+
+            if decoded.is_ok() {
+                prop_assert_eq!(row.cells().len(), 1);
+                json::cell(&row, 0, &mut out);
+                json::cell_text(&row, 0, &mut out);
+                prop_assert!(std::str::from_utf8(&out).is_ok());
+            }
+        }
+
+        #[test]
+        fn numerics_of_any_form_are_refused_or_digits(
+            count in 0..6_u16, weight in -5..6_i16, sign in proptest::sample::select(vec![0, 0x4000, 0xC000, 1_u16]),
+            scale in -1..40_i16, digits in vec(0..10_001_u16, 0..6),
+        ) {
+            let words = [count, weight as u16, sign, scale as u16].into_iter().chain(digits);
+            let bytes: Vec<_> = words.flat_map(u16::to_be_bytes).collect();
+            let mut row = Row::default();
+
+            if PgType::Numeric.decode(&bytes, &mut row).is_ok() {
+                let mut out = Vec::new();
+                json::cell(&row, 0, &mut out);
+                prop_assert!(serde_json::from_slice::<serde_json::Value>(&out).is_ok(), "{}", String::from_utf8_lossy(&out));
+            }
+        }
+    }
+
+    #[test]
+    fn an_array_that_claims_more_than_its_bytes_is_refused() {
+        let mut header: Vec<u8> = [6_u32, 0, 23].iter().flat_map(|word| word.to_be_bytes()).collect();
+        for length in [100_u32, 100, 100, 100, 100, 0] {
+            header.extend([length.to_be_bytes(), 1_u32.to_be_bytes()].concat());
+        }
+        header.extend([0; 400]);
+
+        let decoded = PgType::Array(PgType::Int4.into()).decode(&header, &mut Row::default());
+
+        assert_eq!(decoded, Err(Malformed));
+    }
 }
