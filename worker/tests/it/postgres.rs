@@ -169,8 +169,7 @@ pub struct Keeper {
     pub sent: Vec<Sent>,
     /// Each token, and how many changes had been sent before it.
     pub tokens: Vec<(Value, usize)>,
-    /// Asks for a token after every change.
-    pub always_full: bool,
+    flow: Flow,
 }
 
 impl Keeper {
@@ -181,8 +180,13 @@ impl Keeper {
             debezium: encoder(Envelope::Debezium),
             sent: Vec::new(),
             tokens: Vec::new(),
-            always_full: false,
+            flow: Flow::More,
         }
+    }
+
+    /// One that asks for a token after every change.
+    pub fn always_full(plan: &ReadPlan) -> Self {
+        Self { flow: Flow::Full, ..Self::new(plan) }
     }
 
     pub fn rows(&self) -> Vec<&str> {
@@ -206,7 +210,7 @@ impl Sink for Keeper {
             row: text(row),
             debezium: text(debezium),
         });
-        Ok(if self.always_full { Flow::Full } else { Flow::More })
+        Ok(self.flow)
     }
 
     async fn flush(&mut self, token: Value) -> Result<()> {

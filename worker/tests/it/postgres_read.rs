@@ -19,7 +19,7 @@ async fn seal(source: &mut Box<dyn Source>, plan: &ReadPlan) -> Sealed {
 /// always the same. Returns the rows.
 async fn read_from_every_token(bench: &Bench, plan: &ReadPlan, sealed: &Sealed) -> Vec<String> {
     let mut source = bench.source().await;
-    let mut whole = Keeper { always_full: true, ..Keeper::new(plan) };
+    let mut whole = Keeper::always_full(plan);
     let end = source.read(&read_request(plan, sealed, None), &mut whole).await.unwrap();
 
     let last = end.token.map(|token| (token, whole.sent.len()));
@@ -128,7 +128,7 @@ async fn rows_of_one_key_are_never_parted_by_a_token() {
     .await;
     let plan = bench.plan(&table("orders"), &["id"], ReadMode::Full).await;
     let sealed = seal(&mut bench.source().await, &plan).await;
-    let mut sink = Keeper { always_full: true, ..Keeper::new(&plan) };
+    let mut sink = Keeper::always_full(&plan);
 
     bench.source().await.read(&read_request(&plan, &sealed, None), &mut sink).await.unwrap();
 
@@ -172,7 +172,7 @@ async fn rows_without_a_key_come_first_and_are_counted() {
     .await;
     let plan = bench.plan(&table("orders"), &["a", "b"], ReadMode::Full).await;
     let sealed = seal(&mut bench.source().await, &plan).await;
-    let mut sink = Keeper { always_full: true, ..Keeper::new(&plan) };
+    let mut sink = Keeper::always_full(&plan);
 
     bench.source().await.read(&read_request(&plan, &sealed, None), &mut sink).await.unwrap();
     let rows = read_from_every_token(&bench, &plan, &sealed).await;

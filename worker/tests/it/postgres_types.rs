@@ -1,6 +1,5 @@
 //! Every type is sent as the server itself writes it, or refused by name. The server is asked what is right.
 
-use freshet_core::connector::ModelSpec;
 use freshet_core::error::Code;
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -2,7 +2,8 @@
 //!
 //! Mode `full` reads by key: first the rows without one, which become dead letters, then the rest. Mode
 //! `incremental` reads by cursor and key, up to the bound that was sealed. A token is never given
-//! between two rows of one key, so a repeated key is seen as such whatever the chunks.
+//! between two rows of one key, so a repeated key is seen as such whatever the chunks. Keys that the
+//! server takes for one although their texts differ, `1.0` and `1.00`, are ordered by their texts too.
 
 use freshet_core::connector::{Cell, Change, Column, Flow, Op, ReadEnd, ReadMode, ReadPlan, ReadRequest, Row, Sink};
 use freshet_core::error::{Code, Error, Result};
@@ -13,7 +14,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
 
 use super::catalogue::{column_types, fill, quoted, refuse_changed};
-use super::seal::Bound;
+use super::seal::{Bound, is_unique};
 use super::session::{Session, failed};
 use super::sql::{identifier, identifiers, relation, select};
 use super::types::PgType;
@@ -59,16 +60,17 @@ pub(super) async fn read(session: &mut Session, request: &ReadRequest, sink: &mu
 async fn read_on(connection: &mut PgConnection, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd> {
     let plan = &request.plan;
     refuse_changed(connection, plan).await?;
+    let types = column_types(connection, &select(&plan.model, &plan.columns)).await?;
     let from = request.from.as_ref().map(Token::parse).transpose()?;
     match &plan.mode {
-        ReadMode::Full => read_full(connection, plan, from, sink).await,
+        ReadMode::Full => read_full(connection, plan, &types, from, sink).await,
         ReadMode::Incremental { cursor } => {
             let bound = Bound::parse(&request.batch)?;
             let from = from.or(bound.after.clone());
-            let order = Order::new(plan, Some(cursor))?;
+            let order = Order::new(connection, plan, &types, Some(cursor)).await?;
             let upper = bound.condition(cursor);
             let sql = order.statement(plan, from.as_ref(), Some(&upper));
-            let token = stream(connection, plan, &order, Op::Update, &sql, sink).await?;
+            let token = stream(connection, plan, &types, &order, Op::Update, &sql, sink).await?;
             Ok(ReadEnd { token: token.map(|token| token.write()) })
         }
     }
@@ -77,18 +79,19 @@ async fn read_on(connection: &mut PgConnection, request: &ReadRequest, sink: &mu
 async fn read_full(
     connection: &mut PgConnection,
     plan: &ReadPlan,
+    types: &[PgType],
     from: Option<Token>,
     sink: &mut dyn Sink,
 ) -> Result<ReadEnd> {
-    let order = Order::new(plan, None)?;
+    let order = Order::new(connection, plan, types, None).await?;
     let from_key = from.clone().filter(|token| token.key.is_some());
     let mut end = None;
     if from_key.is_none() && order.may_be_null {
         let passed = from.and_then(|token| token.nulls).unwrap_or(0);
-        end = stream_without_key(connection, plan, &order, passed, sink).await?;
+        end = stream_without_key(connection, plan, types, &order, passed, sink).await?;
     }
     let sql = order.statement(plan, from_key.as_ref(), None);
-    let token = stream(connection, plan, &order, Op::Read, &sql, sink).await?;
+    let token = stream(connection, plan, types, &order, Op::Read, &sql, sink).await?;
     Ok(ReadEnd { token: token.or(end).map(|token| token.write()) })
 }
 
@@ -100,10 +103,30 @@ struct Order {
     places: Vec<usize>,
     has_cursor: bool,
     may_be_null: bool,
+    ties: Vec<Tie>,
+}
+
+/// A column of the key that may have equal values of different texts.
+struct Tie {
+    /// Its place among the order's names.
+    place: usize,
+    /// Its type, as a cast names it.
+    cast: String,
+}
+
+impl Tie {
+    fn of(&self, value: &str) -> String {
+        format!("{value}::{}::text collate \"C\"", self.cast)
+    }
 }
 
 impl Order {
-    fn new(plan: &ReadPlan, cursor: Option<&String>) -> Result<Self> {
+    async fn new(
+        connection: &mut PgConnection,
+        plan: &ReadPlan,
+        types: &[PgType],
+        cursor: Option<&String>,
+    ) -> Result<Self> {
         let names: Vec<String> = cursor.into_iter().chain(&plan.key).cloned().collect();
         let place = |name: &String| {
             plan.columns
@@ -114,21 +137,43 @@ impl Order {
         let places = names.iter().map(place).collect::<Result<Vec<_>>>()?;
         let may_be_null =
             plan.key.iter().any(|name| plan.columns.iter().any(|column| column.name == *name && column.nullable));
-        Ok(Self { names, places, has_cursor: cursor.is_some(), may_be_null })
+        let mut order = Self { names, places, has_cursor: cursor.is_some(), may_be_null, ties: Vec::new() };
+        order.refuse_unordered(types, &plan.columns)?;
+        if let [only] = plan.key.as_slice()
+            && is_unique(connection, &plan.model, only).await?
+        {
+            return Ok(order);
+        }
+        for place in usize::from(order.has_cursor)..order.names.len() {
+            let column = &plan.columns[order.places[place]];
+            if has_equal_texts(connection, plan, column).await? {
+                // `char` alone would be a text of one character.
+                let cast = if column.source_type == "char" { "bpchar".to_owned() } else { column.source_type.clone() };
+                order.ties.push(Tie { place, cast });
+            }
+        }
+        Ok(order)
     }
 
     fn statement(&self, plan: &ReadPlan, from: Option<&Token>, upper: Option<&str>) -> String {
         let mut conditions: Vec<String> = Vec::new();
         if let Some(texts) = from.and_then(|token| self.texts(token)) {
-            let texts = texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ");
-            conditions.push(format!("({}) > ({texts})", identifiers(&self.names)));
+            let mut texts: Vec<_> = texts.iter().map(|text| quoted(text)).collect();
+            texts.extend(self.ties.iter().map(|tie| tie.of(&texts[tie.place])).collect::<Vec<_>>());
+            conditions.push(format!("({}) > ({})", self.expressions(), texts.join(", ")));
         } else if self.may_be_null && !self.has_cursor {
             conditions.extend(self.names.iter().map(|name| format!("{} is not null", identifier(name))));
         }
         conditions.extend(upper.map(str::to_owned));
         let condition =
             if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" and ")) };
-        format!("{}{condition} order by {}", select(&plan.model, &plan.columns), identifiers(&self.names))
+        format!("{}{condition} order by {}", select(&plan.model, &plan.columns), self.expressions())
+    }
+
+    /// What the rows are ordered by, with commas.
+    fn expressions(&self) -> String {
+        let ties = self.ties.iter().map(|tie| tie.of(&identifier(&self.names[tie.place])));
+        std::iter::once(identifiers(&self.names)).chain(ties).collect::<Vec<_>>().join(", ")
     }
 
     fn texts(&self, token: &Token) -> Option<Vec<String>> {
@@ -159,23 +204,47 @@ impl Order {
     }
 }
 
+/// Whether equal values of a key's column can have different texts: `1.0` and `1.00`, `0` and `-0`, or what a
+/// collation takes for equal.
+async fn has_equal_texts(connection: &mut PgConnection, plan: &ReadPlan, column: &Column) -> Result<bool> {
+    match column.source_type.as_str() {
+        "numeric" | "float4" | "float8" => return Ok(true),
+        citext if citext == "citext" || citext.ends_with(".citext") => return Ok(true),
+        "text" | "varchar" | "char" => {}
+        _ => return Ok(false),
+    }
+    let sql = format!(
+        "select exists (
+             select 1
+             from (select) as one
+             left join {} on false
+             join pg_collation as c on c.oid = (collation for ({}))::regcollation
+             where not c.collisdeterministic)",
+        relation(&plan.model),
+        identifier(&column.name),
+    );
+    sqlx::query_scalar(AssertSqlSafe(sql))
+        .fetch_one(connection)
+        .await
+        .map_err(failed("cannot read the key's collation"))
+}
+
 async fn stream(
     connection: &mut PgConnection,
     plan: &ReadPlan,
+    types: &[PgType],
     order: &Order,
     op: Op,
     sql: &str,
     sink: &mut dyn Sink,
 ) -> Result<Option<Token>> {
-    let types = column_types(connection, sql).await?;
-    order.refuse_unordered(&types, &plan.columns)?;
     let mut rows = connection.fetch(sqlx::query(AssertSqlSafe(sql.to_owned())).persistent(false));
     let (mut row, mut last) = (Row::default(), Row::default());
     let mut any = false;
     // The place after which the chunk is full; the next row of another key lets it go.
     let mut full: Option<Token> = None;
     while let Some(found) = rows.try_next().await.map_err(failed("reading the model broke off"))? {
-        fill(&found, &types, &plan.columns, &mut row)?;
+        fill(&found, types, &plan.columns, &mut row)?;
         if let Some(token) = full.take() {
             if order.token(&row) == token {
                 full = Some(token);
@@ -197,19 +266,19 @@ async fn stream(
 async fn stream_without_key(
     connection: &mut PgConnection,
     plan: &ReadPlan,
+    types: &[PgType],
     order: &Order,
     passed: i64,
     sink: &mut dyn Sink,
 ) -> Result<Option<Token>> {
     let missing: Vec<_> = order.names.iter().map(|name| format!("{} is null", identifier(name))).collect();
     let sql = format!("{} where {} offset {passed}", select(&plan.model, &plan.columns), missing.join(" or "));
-    let types = column_types(connection, &sql).await?;
     let mut rows = connection.fetch(sqlx::query(AssertSqlSafe(sql)).persistent(false));
     let mut row = Row::default();
     let mut token = None;
     let mut count = passed;
     while let Some(found) = rows.try_next().await.map_err(failed("reading the model broke off"))? {
-        fill(&found, &types, &plan.columns, &mut row)?;
+        fill(&found, types, &plan.columns, &mut row)?;
         count += 1;
         let place = Token { nulls: Some(count), cursor: None, key: None };
         if sink.push(Change { op: Op::Read, before: None, after: Some(&row) })? == Flow::Full {

@@ -164,7 +164,7 @@ async fn candidate(
 }
 
 /// Whether a table's column is unique by itself, as one fed by a sequence is.
-async fn is_unique(connection: &mut PgConnection, model: &ModelSpec, cursor: &str) -> Result<bool> {
+pub(super) async fn is_unique(connection: &mut PgConnection, model: &ModelSpec, cursor: &str) -> Result<bool> {
     let ModelSpec::Table { .. } = model else { return Ok(false) };
     sqlx::query_scalar(
         "select exists (

@@ -31,8 +31,10 @@ pub enum PgType {
     Float8,
     /// `numeric`
     Numeric,
-    /// `text`, `varchar`, `char(n)`, `name`, `citext`, `xml`, enums
+    /// `text`, `varchar`, `char(n)`, `name`, `citext`, enums
     Text,
+    /// `xml`, without a declaration that says no more than the defaults
+    Xml,
     /// `"char"`, one byte
     Char,
     /// `bytea`
@@ -84,7 +86,7 @@ pub(super) const SIMPLE: &[(&str, PgType)] = &[
     ("bpchar", PgType::Text),
     ("name", PgType::Text),
     ("citext", PgType::Text),
-    ("xml", PgType::Text),
+    ("xml", PgType::Xml),
     ("char", PgType::Char),
     ("bytea", PgType::Bytea),
     ("uuid", PgType::Uuid),
@@ -150,6 +152,7 @@ impl PgType {
             Self::Float4 | Self::Float8 => Kind::Float,
             Self::Numeric => Kind::Decimal,
             Self::Text
+            | Self::Xml
             | Self::Char
             | Self::Uuid
             | Self::TimeTz
@@ -171,7 +174,10 @@ impl PgType {
     /// Whether rows can be ordered and resumed by such a column.
     #[must_use]
     pub fn is_key(&self) -> bool {
-        !matches!(self, Self::Json | Self::Jsonb | Self::Array(_) | Self::Range(_) | Self::Interval | Self::Bit)
+        !matches!(
+            self,
+            Self::Xml | Self::Json | Self::Jsonb | Self::Array(_) | Self::Range(_) | Self::Interval | Self::Bit
+        )
     }
 
     /// Adds one value to a row.
@@ -188,7 +194,7 @@ impl PgType {
             Self::Float4 => float4(f32::from_be_bytes(exact(bytes)?), row),
             Self::Float8 => float8(f64::from_be_bytes(exact(bytes)?), row),
             Self::Numeric => numeric_cell(bytes, row)?,
-            Self::Text => row.push_bytes(Cell::Text, utf8(bytes)?),
+            Self::Text | Self::Xml => row.push_bytes(Cell::Text, utf8(bytes)?),
             Self::Bytea => row.push_bytes(Cell::Bytes, bytes),
             Self::Json => row.push_bytes(Cell::Json, utf8(bytes)?),
             Self::Jsonb => match bytes.split_first() {
