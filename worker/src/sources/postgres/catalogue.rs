@@ -12,6 +12,7 @@ use sqlx::postgres::{PgConnection, PgStatement};
 use sqlx::{AssertSqlSafe, Column as _, Executor, Row as _, SqlSafeStr, Statement, TypeInfo as _, ValueRef};
 
 use super::session::{Session, failed, is_unread};
+use super::settings::TlsMode;
 use super::sql::{identifiers, literal, relation};
 use super::types::{PgType, SIMPLE};
 use crate::formats::json;
@@ -45,6 +46,8 @@ pub(super) async fn check(session: &mut Session) -> Vec<Step> {
                     order.iter().position(|step| *step == failed_at) < order.iter().position(|step| *step == name);
                 if after {
                     steps.push(Step::skipped(name, format!("not tried: {failed_at} failed")));
+                } else if name == "tls" && session.settings.tls.mode == TlsMode::Disable {
+                    steps.push(Step::warning(name, "not encrypted"));
                 } else {
                     steps.push(Step::passed(name, "went well"));
                 }

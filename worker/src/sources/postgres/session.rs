@@ -139,6 +139,7 @@ fn options(settings: &PostgresSettings, mode: TlsMode) -> PgConnectOptions {
             ("default_transaction_read_only", "on"),
             ("standard_conforming_strings", "on"),
             ("bytea_output", "hex"),
+            ("DateStyle", "ISO"),
             ("statement_timeout", timeout.as_str()),
             ("TimeZone", "UTC"),
         ])
