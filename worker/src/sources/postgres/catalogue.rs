@@ -386,12 +386,15 @@ pub(super) async fn key_check(session: &mut Session, model: &ModelSpec, key: &[S
 
 /// The types of a statement's columns.
 pub(super) async fn column_types(connection: &mut PgConnection, sql: &str) -> Result<Vec<PgType>> {
+    // A server that does not say is one of the newest.
+    let version = connection.server_version_num().unwrap_or(u32::MAX);
     let statement = prepare(connection, sql, "cannot prepare the model's statement").await?;
     statement
         .columns()
         .iter()
         .map(|column| {
             PgType::of(column.type_info())
+                .map(|pg_type| pg_type.at_version(version))
                 .ok_or_else(|| unsupported(column.name(), &column.type_info().name().to_lowercase()))
         })
         .collect()

@@ -12,7 +12,8 @@
 //! The bound is a clock's reading for timestamps, today for dates, and the greatest value for whole
 //! numbers, which are to come from a sequence. Open transactions of the database are known by their
 //! virtual ids, which every login may see in `pg_locks`; Freshet's own sessions only read and do not
-//! count. While a transaction is prepared nothing settles, for its virtual id is gone.
+//! count. While a transaction is prepared nothing settles, for its virtual id is gone. A row whose cursor is
+//! NULL lies below no bound and is never sent.
 
 use std::time::{Duration, Instant};
 

@@ -57,6 +57,8 @@ pub enum PgType {
     TimestampTz,
     /// `interval`
     Interval,
+    /// `interval` of a server before release 17, which has no infinite ones
+    FiniteInterval,
     /// `inet`, `cidr`
     Inet,
     /// `macaddr`, `macaddr8`
@@ -128,6 +130,17 @@ impl PgType {
         }
     }
 
+    /// The form on a server of this version, `150018`.
+    #[must_use]
+    pub fn at_version(self, version: u32) -> Self {
+        match self {
+            Self::Interval if version < 170_000 => Self::FiniteInterval,
+            Self::Array(element) => Self::Array(element.at_version(version).into()),
+            Self::Range(element) => Self::Range(element.at_version(version).into()),
+            other => other,
+        }
+    }
+
     fn fits_in_array(&self) -> bool {
         !matches!(self, Self::Array(_))
     }
@@ -167,7 +180,7 @@ impl PgType {
             Self::Time => Kind::Time,
             Self::Timestamp => Kind::Timestamp,
             Self::TimestampTz => Kind::TimestampTz,
-            Self::Interval => Kind::Interval,
+            Self::Interval | Self::FiniteInterval => Kind::Interval,
         }
     }
 
@@ -176,7 +189,14 @@ impl PgType {
     pub fn is_key(&self) -> bool {
         !matches!(
             self,
-            Self::Xml | Self::Json | Self::Jsonb | Self::Array(_) | Self::Range(_) | Self::Interval | Self::Bit
+            Self::Xml
+                | Self::Json
+                | Self::Jsonb
+                | Self::Array(_)
+                | Self::Range(_)
+                | Self::Interval
+                | Self::FiniteInterval
+                | Self::Bit
         )
     }
 
@@ -214,6 +234,7 @@ impl PgType {
             | Self::Uuid
             | Self::TimeTz
             | Self::Interval
+            | Self::FiniteInterval
             | Self::Inet
             | Self::MacAddr
             | Self::Bit
@@ -229,7 +250,11 @@ impl PgType {
             Self::Char => char_text(byte(bytes)?, out),
             Self::Uuid => uuid(bytes, out),
             Self::TimeTz => time_tz(bytes, out),
-            Self::Interval => interval(bytes, out),
+            Self::Interval => match infinite(bytes) {
+                Some(text) => write(out, format_args!("{text}")),
+                None => interval(bytes, out),
+            },
+            Self::FiniteInterval => interval(bytes, out),
             Self::Inet => inet(bytes, out),
             Self::MacAddr => mac_addr(bytes, out),
             Self::Bit => bits(bytes, out),
@@ -422,16 +447,22 @@ fn time_tz(mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
     if offset % 60 != 0 { write(out, format_args!(":{:02}", offset % 60)) } else { Ok(()) }
 }
 
+/// The infinities: greatest or least numbers alone.
+fn infinite(mut bytes: &[u8]) -> Option<&'static str> {
+    let micros = i64::from_be_bytes(take(&mut bytes).ok()?);
+    let days = i32::from_be_bytes(take(&mut bytes).ok()?);
+    match (micros, days, i32::from_be_bytes(exact(bytes).ok()?)) {
+        (i64::MAX, i32::MAX, i32::MAX) => Some("infinity"),
+        (i64::MIN, i32::MIN, i32::MIN) => Some("-infinity"),
+        _ => None,
+    }
+}
+
 /// ISO 8601 with a sign on each part, as the parts have signs of their own: `P1M-3DT4H`.
 fn interval(mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
     let micros = i64::from_be_bytes(take(&mut bytes)?);
     let days = i32::from_be_bytes(take(&mut bytes)?);
     let months = i32::from_be_bytes(exact(bytes)?);
-    match (micros, days, months) {
-        (i64::MAX, i32::MAX, i32::MAX) => return write(out, format_args!("infinity")),
-        (i64::MIN, i32::MIN, i32::MIN) => return write(out, format_args!("-infinity")),
-        _ => {}
-    }
     out.push(b'P');
     for (amount, letter) in [(months / 12, 'Y'), (months % 12, 'M'), (days, 'D')] {
         if amount != 0 {
