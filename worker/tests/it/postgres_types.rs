@@ -1,13 +1,14 @@
 //! Every type is sent as the server itself writes it, or refused by name. The server is asked what is right.
 
 use freshet_core::error::Code;
+use freshet_core::testing::with_database;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::runtime::Runtime;
 
-use crate::postgres::{Bench, select, table};
+use crate::postgres::{Bench, select, table, unique};
 
 /// The server's own text, as a JSON string.
 const TEXT: &str = "to_json(v::text)::text";
@@ -639,4 +640,32 @@ async fn the_catalogue_says_of_every_type_whether_it_can_be_sent() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn a_database_in_another_encoding_is_read_as_utf_8_or_refused() {
+    let mut admin = Bench::new().await;
+    for (encoding, bytes, sent) in [("LATIN1", "\\xe9", Some("\"é\"")), ("SQL_ASCII", "\\xe9", None)] {
+        let database = unique("encoded");
+        let sql = format!(
+            "create database {database} encoding '{encoding}' locale 'C' template template0 strategy file_copy"
+        );
+        admin.sql(&sql).await;
+        let url = with_database(&admin.url, &database);
+        let mut bench = Bench { admin: PgConnection::connect(&url).await.unwrap(), url, database };
+        bench
+            .sql(&format!(
+                "create table given (n int primary key, v text);
+                 insert into given values (1, convert_from('{bytes}', '{encoding}'))"
+            ))
+            .await;
+
+        let mut source = bench.source().await;
+        let read = source.preview(&table("given"), 1).await;
+
+        match sent {
+            Some(sent) => assert_eq!(bench.sent(&table("given"), &["n"]).await[0].member("v"), sent),
+            None => assert_eq!(read.unwrap_err().code, Code::PostgresQuery),
+        }
+    }
 }

@@ -161,7 +161,9 @@ impl Order {
             let mut texts: Vec<_> = texts.iter().map(|text| quoted(text)).collect();
             texts.extend(self.ties.iter().map(|tie| tie.of(&texts[tie.place])).collect::<Vec<_>>());
             conditions.push(format!("({}) > ({})", self.expressions(), texts.join(", ")));
-        } else if self.may_be_null && !self.has_cursor {
+        }
+        if self.may_be_null {
+            // A row with NULL in a later column of the key compares as greater by the columns before it.
             conditions.extend(self.names.iter().map(|name| format!("{} is not null", identifier(name))));
         }
         conditions.extend(upper.map(str::to_owned));
@@ -262,7 +264,7 @@ async fn stream(
     Ok(any.then(|| order.token(&last)))
 }
 
-/// Rows with a NULL in the key, in whatever order the server gives them: the token counts them.
+/// Rows with a NULL in the key, in the order of their whole texts: the token counts them.
 async fn stream_without_key(
     connection: &mut PgConnection,
     plan: &ReadPlan,
@@ -272,7 +274,13 @@ async fn stream_without_key(
     sink: &mut dyn Sink,
 ) -> Result<Option<Token>> {
     let missing: Vec<_> = order.names.iter().map(|name| format!("{} is null", identifier(name))).collect();
-    let sql = format!("{} where {} offset {passed}", select(&plan.model, &plan.columns), missing.join(" or "));
+    let columns: Vec<_> = plan.columns.iter().map(|column| column.name.clone()).collect();
+    let sql = format!(
+        "{} where {} order by row({})::text collate \"C\" offset {passed}",
+        select(&plan.model, &plan.columns),
+        missing.join(" or "),
+        identifiers(&columns),
+    );
     let mut rows = connection.fetch(sqlx::query(AssertSqlSafe(sql)).persistent(false));
     let mut row = Row::default();
     let mut token = None;
