@@ -168,8 +168,16 @@ async fn a_key_check_counts_rows_without_key_and_keys_that_repeat() {
     assert_eq!(counts("orders", &["a", "b"]).await, (6, 3, 1));
     assert_eq!(counts("orders", &["we\"ird"]).await, (6, 0, 0));
     assert_eq!(counts("nothing", &["id"]).await, (0, 0, 0));
-    let error = source.key_check(&table("orders"), &["id".to_owned()]).await.unwrap_err();
-    assert_eq!(error.code, Code::ModelKeyMissing);
+    for (model, key, code) in [
+        (table("orders"), "id", Code::ModelKeyMissing),
+        (table("gone"), "id", Code::ModelObjectMissing),
+        (select("select '{}'::json as j"), "j", Code::ModelTypeUnsupported),
+        (select("select array[1] as a"), "a", Code::ModelTypeUnsupported),
+        (select("select 1::money as m"), "m", Code::ModelTypeUnsupported),
+    ] {
+        let error = source.key_check(&model, &[key.to_owned()]).await.unwrap_err();
+        assert_eq!(error.code, code, "{model:?}");
+    }
 }
 
 async fn read(bench: &Bench, plan: &ReadPlan) -> Result<(Keeper, ReadEnd), Error> {
@@ -190,8 +198,9 @@ async fn a_column_that_changed_since_the_model_was_saved_is_refused_by_name() {
         ("alter table orders add column added int default 1", None),
         ("alter table orders alter column name set not null", None),
     ];
+    let mut bench = Bench::new().await;
     for (change, told) in changes {
-        let mut bench = Bench::with(ORDERS).await;
+        bench.sql(&format!("drop table if exists orders; {ORDERS}")).await;
         let plan = bench.plan(&table("orders"), &["id"], ReadMode::Full).await;
         bench.sql(change).await;
 
@@ -366,13 +375,15 @@ async fn names_of_every_kind_are_read() {
         "e\u{301}",
         "tab\tline\n",
     ];
+    let mut bench = Bench::new().await;
     for name in names {
         let quoted = format!("\"{}\"", name.replace('"', "\"\""));
-        let bench = Bench::with(&format!(
-            "create schema {quoted}; create table {quoted}.{quoted} ({quoted} text primary key, plain int);
+        bench
+            .sql(&format!(
+                "create schema {quoted}; create table {quoted}.{quoted} ({quoted} text primary key, plain int);
              insert into {quoted}.{quoted} values ('b', 2), ('a', 1);"
-        ))
-        .await;
+            ))
+            .await;
         let model = ModelSpec::Table { schema: name.into(), table: name.into() };
         assert_eq!(validate(&model).map_err(|error| error.code), Ok(()));
 

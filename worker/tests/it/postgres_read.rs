@@ -148,19 +148,25 @@ async fn keys_that_the_server_takes_for_one_are_not_lost_at_a_token() {
         ("numeric", "('1.0'), ('1.00'), ('1'), ('2')"),
         ("citext", "('A'), ('a'), ('b')"),
         ("text collate blind", "('A'), ('a'), ('b')"),
+        ("char(2) collate blind", "('A'), ('a'), ('b')"),
         ("double precision", "('0'), ('-0'), ('1')"),
     ] {
-        bench
+        // Names that the statements around the model use themselves.
+        for (name, model) in
+            [("one", table("one")), ("model", table("model")), ("keyed", select("select * from keyed"))]
+        {
+            bench
             .sql(&format!(
-                "drop table if exists keyed; create table keyed (k {key_type}); insert into keyed values {values}"
+                "drop table if exists {name}; create table {name} (k {key_type}); insert into {name} values {values}"
             ))
             .await;
-        let plan = bench.plan(&table("keyed"), &["k"], ReadMode::Full).await;
-        let sealed = seal(&mut bench.source().await, &plan).await;
+            let plan = bench.plan(&model, &["k"], ReadMode::Full).await;
+            let sealed = seal(&mut bench.source().await, &plan).await;
 
-        let rows = read_from_every_token(&bench, &plan, &sealed).await;
+            let rows = read_from_every_token(&bench, &plan, &sealed).await;
 
-        assert_eq!(rows.len(), values.split(',').count(), "{key_type}");
+            assert_eq!(rows.len(), values.split(',').count(), "{key_type}");
+        }
     }
 }
 
@@ -200,6 +206,17 @@ async fn a_key_that_has_no_order_is_refused() {
         assert_eq!(error.code, Code::ModelTypeUnsupported, "{key}: {error:?}");
         assert!(error.message.contains(&format!("`{key}`")), "{}", error.message);
     }
+    // Outside the search path `>` would be the operator of text, and the order citext's own.
+    let apart = Bench::with("create schema \"Apart\"; create extension citext schema \"Apart\"").await;
+    let model = select("select 'a'::\"Apart\".citext as c");
+    let plan = apart.plan(&model, &["c"], ReadMode::Full).await;
+    let mut source = apart.source().await;
+    let sealed = seal(&mut source, &plan).await;
+    let error = source.read(&read_request(&plan, &sealed, None), &mut Keeper::new(&plan)).await.unwrap_err();
+    assert_eq!(error.code, Code::ModelTypeUnsupported);
+    let error = source.key_check(&model, &["c".to_owned()]).await.unwrap_err();
+    assert_eq!(error.code, Code::ModelTypeUnsupported);
+
     let mut plan = bench.plan(&table("orders"), &["a"], ReadMode::Full).await;
     plan.key = vec!["gone".into()];
     let mut source = bench.source().await;

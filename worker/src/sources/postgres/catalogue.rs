@@ -253,6 +253,16 @@ fn unsupported(column: &str, source_type: &str) -> Error {
     Error::new(Code::ModelTypeUnsupported, told)
 }
 
+/// Whether rows can be ordered and resumed by a column. Not by `citext` outside the search path: `>` would be the
+/// operator of `text` there, and the order citext's own.
+pub(super) fn is_key(pg_type: &PgType, source_type: &str) -> bool {
+    pg_type.is_key() && !source_type.ends_with(".citext")
+}
+
+pub(super) fn not_a_key(column: &str, source_type: &str) -> Error {
+    Error::new(Code::ModelTypeUnsupported, format!("the column `{column}` of type {source_type} cannot be a key"))
+}
+
 /// Prepares a statement of a model.
 ///
 /// # Errors
@@ -361,13 +371,19 @@ fn is_exact(value: &serde_json::Value) -> bool {
 /// Counts rows without key and keys that repeat.
 ///
 /// # Errors
-/// `model.key_missing` for a column that the model does not have.
+/// `model.key_missing` for a column that the model does not have, `model.type_unsupported` for one without an order.
 pub(super) async fn key_check(session: &mut Session, model: &ModelSpec, key: &[String]) -> Result<KeyCheck> {
     let connection = session.open().await?;
     let statement =
         prepare(connection, &format!("select * from {}", relation(model)), "cannot describe the model").await?;
-    if let Some(name) = key.iter().find(|name| !statement.columns().iter().any(|column| column.name() == *name)) {
-        return Err(Error::new(Code::ModelKeyMissing, format!("the column `{name}` is not in the model")));
+    for name in key {
+        let column = statement.columns().iter().find(|column| column.name() == name);
+        let column = column
+            .ok_or_else(|| Error::new(Code::ModelKeyMissing, format!("the column `{name}` is not in the model")))?;
+        let source_type = column.type_info().name().to_lowercase();
+        if !PgType::of(column.type_info()).is_some_and(|pg_type| is_key(&pg_type, &source_type)) {
+            return Err(not_a_key(name, &source_type));
+        }
     }
     let missing = key.iter().map(|name| format!("{} is null", super::sql::identifier(name))).collect::<Vec<_>>();
     let sql = format!(

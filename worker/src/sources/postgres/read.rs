@@ -13,7 +13,7 @@ use serde_json::Value;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
 
-use super::catalogue::{column_types, fill, quoted, refuse_changed};
+use super::catalogue::{column_types, fill, is_key, not_a_key, quoted, refuse_changed};
 use super::seal::{Bound, is_unique};
 use super::session::{Session, failed};
 use super::sql::{identifier, identifiers, relation, select};
@@ -110,8 +110,8 @@ struct Order {
 struct Tie {
     /// Its place among the order's names.
     place: usize,
-    /// Its type, as a cast names it.
-    cast: String,
+    /// The type through which its value gets the server's own text.
+    cast: &'static str,
 }
 
 impl Tie {
@@ -146,9 +146,7 @@ impl Order {
         }
         for place in usize::from(order.has_cursor)..order.names.len() {
             let column = &plan.columns[order.places[place]];
-            if has_equal_texts(connection, plan, column).await? {
-                // `char` alone would be a text of one character.
-                let cast = if column.source_type == "char" { "bpchar".to_owned() } else { column.source_type.clone() };
+            if let Some(cast) = equal_texts(connection, plan, column).await? {
                 order.ties.push(Tie { place, cast });
             }
         }
@@ -195,40 +193,44 @@ impl Order {
     }
 
     fn refuse_unordered(&self, types: &[PgType], columns: &[Column]) -> Result<()> {
-        match self.places.iter().find(|place| !types[**place].is_key()) {
+        match self.places.iter().find(|place| !is_key(&types[**place], &columns[**place].source_type)) {
             None => Ok(()),
             Some(place) => {
                 let column = &columns[*place];
-                let told = format!("the column `{}` of type {} cannot be a key", column.name, column.source_type);
-                Err(Error::new(Code::ModelTypeUnsupported, told))
+                Err(not_a_key(&column.name, &column.source_type))
             }
         }
     }
 }
 
-/// Whether equal values of a key's column can have different texts: `1.0` and `1.00`, `0` and `-0`, or what a
-/// collation takes for equal.
-async fn has_equal_texts(connection: &mut PgConnection, plan: &ReadPlan, column: &Column) -> Result<bool> {
-    match column.source_type.as_str() {
-        "numeric" | "float4" | "float8" => return Ok(true),
-        citext if citext == "citext" || citext.ends_with(".citext") => return Ok(true),
-        "text" | "varchar" | "char" => {}
-        _ => return Ok(false),
-    }
+/// The cast for a key's column whose equal values can have different texts: `1.0` and `1.00`, `0` and `-0`, or what a
+/// collation takes for equal; none for any other.
+async fn equal_texts(connection: &mut PgConnection, plan: &ReadPlan, column: &Column) -> Result<Option<&'static str>> {
+    let cast = match column.source_type.as_str() {
+        "numeric" => return Ok(Some("numeric")),
+        "float4" => return Ok(Some("float4")),
+        "float8" => return Ok(Some("float8")),
+        "citext" => return Ok(Some("text")),
+        "text" | "varchar" => "text",
+        // The driver's name of `char(n)`.
+        "char" => "bpchar",
+        _ => return Ok(None),
+    };
     let sql = format!(
         "select exists (
              select 1
              from (select) as one
-             left join {} on false
-             join pg_collation as c on c.oid = (collation for ({}))::regcollation
+             left join (select * from {}) as model on false
+             join pg_collation as c on c.oid = (collation for (model.{}))::regcollation
              where not c.collisdeterministic)",
         relation(&plan.model),
         identifier(&column.name),
     );
-    sqlx::query_scalar(AssertSqlSafe(sql))
+    let ignores: bool = sqlx::query_scalar(AssertSqlSafe(sql))
         .fetch_one(connection)
         .await
-        .map_err(failed("cannot read the key's collation"))
+        .map_err(failed("cannot read the key's collation"))?;
+    Ok(ignores.then_some(cast))
 }
 
 async fn stream(
