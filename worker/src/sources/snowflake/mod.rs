@@ -1,0 +1,3 @@
+//! Snowflake as a source.
+
+pub mod decode;
