@@ -1,3 +1,4 @@
 //! Snowflake as a source.
 
 pub mod decode;
+pub mod sign_in;
