@@ -1,4 +1,5 @@
 //! Snowflake as a source.
 
+pub mod client;
 pub mod decode;
 pub mod sign_in;

@@ -4,6 +4,7 @@
 //! them all. So the token is taken from a [`RefreshTokens`] under its lock, and the new one is stored before the
 //! access token that came with it is used.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -165,7 +166,7 @@ impl OAuthApp {
         let answer = client
             .exchange_code(AuthorizationCode::new(code.expose_secret().to_owned()))
             .set_pkce_verifier(PkceCodeVerifier::new(verifier.expose_secret().to_owned()))
-            .request_async(&|request| call(http, request))
+            .request_async(&Http(http.clone()))
             .await;
         answer.map(|answer| tokens(&answer, now)).map_err(refused)
     }
@@ -177,7 +178,7 @@ impl OAuthApp {
     pub async fn renew(&self, http: &reqwest::Client, now: DateTime<Utc>, token: &SecretString) -> Result<Tokens> {
         let token = RefreshToken::new(token.expose_secret().to_owned());
         let client = self.client()?;
-        let answer = client.exchange_refresh_token(&token).request_async(&|request| call(http, request)).await;
+        let answer = client.exchange_refresh_token(&token).request_async(&Http(http.clone())).await;
         answer.map(|answer| tokens(&answer, now)).map_err(refused)
     }
 }
@@ -214,13 +215,22 @@ enum CallError {
 }
 
 /// Our HTTP client in the form that the oauth2 crate takes.
-async fn call(http: &reqwest::Client, request: HttpRequest) -> Result<HttpResponse, CallError> {
-    let answer = http.execute(request.try_into()?).await?;
-    let mut response = http::Response::builder().status(answer.status());
-    for (name, value) in answer.headers() {
-        response = response.header(name, value);
+struct Http(reqwest::Client);
+
+impl<'c> oauth2::AsyncHttpClient<'c> for Http {
+    type Error = CallError;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, CallError>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(async move {
+            let answer = self.0.execute(request.try_into()?).await?;
+            let mut response = http::Response::builder().status(answer.status());
+            for (name, value) in answer.headers() {
+                response = response.header(name, value);
+            }
+            Ok(response.body(answer.bytes().await?.to_vec())?)
+        })
     }
-    Ok(response.body(answer.bytes().await?.to_vec())?)
 }
 
 type TokenError = RequestTokenError<CallError, oauth2::StandardErrorResponse<BasicErrorResponseType>>;
