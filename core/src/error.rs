@@ -169,7 +169,7 @@ codes! {
     /// A column whose type cannot be sent exactly.
     ModelTypeUnsupported = "model.type_unsupported", User, "Cast the column in a `sql` model, for one to text, or leave it out.";
     /// The cursor cannot be used.
-    ModelCursor = "model.cursor_unsuitable", User, "Use a cursor column of type timestamptz, timestamp, date, smallint, integer or bigint that only grows.";
+    ModelCursor = "model.cursor_unsuitable", User, "Use a cursor column that only grows: a timestamp, a date or a whole number.";
     /// The model's columns changed since it was saved.
     ModelColumnsChanged = "model.columns_changed", User, "Save the model again to take over its columns as they are now.";
 

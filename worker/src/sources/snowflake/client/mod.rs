@@ -36,6 +36,7 @@ use body::Body;
 use exchange::{Call, Reply};
 
 pub use rows::Rows;
+pub(super) use rows::unsupported;
 pub use statement::{Context, QueryTag, Statement, Wait};
 pub use tls::http_client;
 

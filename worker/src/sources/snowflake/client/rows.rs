@@ -254,7 +254,7 @@ impl Rows {
 }
 
 /// A column whose type cannot be sent exactly.
-pub(super) fn unsupported(column: &RowType) -> Error {
+pub(in crate::sources::snowflake) fn unsupported(column: &RowType) -> Error {
     let told = format!("the column `{}` has the type {}, which cannot be sent exactly", column.name, column.type_name);
     Error::new(Code::ModelTypeUnsupported, told)
 }

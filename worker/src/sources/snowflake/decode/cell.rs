@@ -24,6 +24,19 @@ pub struct RowType {
     pub nullable: bool,
 }
 
+impl RowType {
+    /// The type in Snowflake's own words, `number(38,2)`; a text's length is left out, for it changes nothing.
+    #[must_use]
+    pub fn source_type(&self) -> String {
+        let name = self.type_name.to_ascii_lowercase();
+        match name.as_str() {
+            "fixed" => format!("number({},{})", self.precision.unwrap_or(38), self.scale.unwrap_or(0)),
+            "real" => "float".into(),
+            _ => name,
+        }
+    }
+}
+
 fn yes() -> bool {
     true
 }
