@@ -8,3 +8,5 @@ mod kafka_connection;
 mod kafka_delivery;
 mod kafka_fault;
 mod kafka_prepare;
+mod snowflake;
+mod snowflake_client;

@@ -204,15 +204,18 @@ pub(super) fn is_gzip(response: &reqwest::Response) -> bool {
     encoding.is_some_and(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"gzip"))
 }
 
-/// Whether rustls is at the bottom of an error; it hands its refusals through the stream's I/O errors.
+/// Whether rustls is at the bottom of an error; its refusals come wrapped in I/O errors, more than once.
 fn is_tls(error: &reqwest::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = cause {
-        let inside = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if inner.is::<rustls::Error>() || inside.is_some_and(|inside| inside.is::<rustls::Error>()) {
+        if inner.is::<rustls::Error>() {
             return true;
         }
-        cause = inner.source();
+        // An I/O error's source is that of what it wraps: what it wraps is reached by `get_ref` alone.
+        cause = match inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => inner.source(),
+        };
     }
     false
 }
