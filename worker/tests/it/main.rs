@@ -10,3 +10,4 @@ mod kafka_fault;
 mod kafka_prepare;
 mod snowflake;
 mod snowflake_client;
+mod snowflake_source;
