@@ -111,6 +111,18 @@ async fn trouble_is_met_with_the_same_request_and_the_word_retry() {
 }
 
 #[tokio::test]
+async fn a_stored_request_is_sent_again_as_a_repeat() {
+    let server = Server::start(|_| Answer::json(200, &result("h1", &[1]))).await;
+    let request_id = Client::draw_request_id();
+
+    let submitted = server.client().submit_again(request_id, &Statement::large("select 1")).await.unwrap();
+
+    assert!(matches!(submitted, Submitted::Done(_)));
+    let seen = &server.seen()[0];
+    assert_eq!((seen.query["requestId"].clone(), seen.query["retry"].as_str()), (request_id.to_string(), "true"));
+}
+
+#[tokio::test]
 async fn trouble_that_stays_ends_after_some_tries_with_its_code() {
     for (status, code) in [
         (429, Code::SnowflakeBusy),

@@ -240,6 +240,9 @@ fn full(sql: &str) -> Answer {
     if sql.starts_with("select count(*)") {
         return table(&["COUNT(*) fixed", "MAX fixed"], json!([["6", "6"]]));
     }
+    if sql.starts_with("show tables") {
+        return table(&["created_on timestamp_ltz", "name text"], json!([]));
+    }
     if sql.starts_with("select *") {
         return table(&["ID fixed", "NAME text"], json!([]));
     }
@@ -261,14 +264,15 @@ async fn a_full_batch_is_staged_once_and_read_again_from_any_token() {
 
     assert!(!sealed.empty);
     assert_eq!(source.seal(&request).await.unwrap().batch, sealed.batch);
-    let made = statement(&server.seen()[1]);
+    let made = server.seen().into_iter().find(|seen| statement(seen).starts_with("create")).unwrap();
+    assert_eq!(made.query["async"], "true");
+    let made = statement(&made);
     assert_eq!(
         made,
         "create transient table if not exists \"FRESHET\".\"FRESHET_FULL_SNC_1_000000000003\" as\n\
          select \"ID\", \"NAME\", row_number() over (order by \"ID\") as \"FRESHET_ORDINAL\"\n\
          from \"PUBLIC\".\"ORDERS\""
     );
-    assert_eq!(server.seen()[1].query["async"], "true");
     assert_eq!(whole.rows[5], "r 40 \"row 5\"");
     assert_eq!(end, json!({"ordinal": 6}));
     // Never between two rows of one key, however small the chunks.
@@ -307,6 +311,30 @@ async fn a_model_without_rows_seals_empty_and_leaves_no_table() {
     assert!(sealed.empty);
     let dropped = "drop table if exists \"FRESHET\".\"FRESHET_FULL_SNC_1_000000000003\"";
     assert_eq!(statement(server.seen().last().unwrap()), dropped);
+}
+
+#[tokio::test]
+async fn copies_that_earlier_batches_left_behind_are_dropped_and_no_others() {
+    let server = server(|sql| match sql.starts_with("show tables") {
+        true => table(
+            &["name text"],
+            json!([
+                ["FRESHET_FULL_SNC_1_000000000001"],
+                ["FRESHET_FULL_SNC_1_000000000003"],
+                ["FRESHET_FULL_SNC_1X_000000000001"],
+                ["FRESHET_STG_SNC_1_000000000001"],
+            ]),
+        ),
+        false => full(sql),
+    })
+    .await;
+    let request = SealRequest { name: name(), plan: plan(ReadMode::Full), position: None, carry: None };
+
+    open(&server).await.seal(&request).await.unwrap();
+
+    let seen = server.seen();
+    let dropped: Vec<_> = seen.iter().map(statement).filter(|sql| sql.starts_with("drop")).collect();
+    assert_eq!(dropped, ["drop table if exists \"FRESHET\".\"FRESHET_FULL_SNC_1_000000000001\""]);
 }
 
 #[tokio::test]

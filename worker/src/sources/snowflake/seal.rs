@@ -22,6 +22,9 @@ use super::read::{Token, cell_text};
 use super::session::Session;
 use super::sql::{self, BatchTable, Stage, identifier, relation, typed_literal};
 
+/// Left-over batch tables looked at in one seal.
+const LEFT_OVER_MAX: usize = 1_000;
+
 /// A batch, as it is written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -81,6 +84,7 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result
 async fn seal_full(session: &mut Session, request: &SealRequest) -> Result<Sealed> {
     let (plan, tag) = (&request.plan, QueryTag::of_batch(&request.name));
     let table = BatchTable::new(Stage::Full, &session.work_schema(), &request.name.sync, request.name.seq);
+    drop_left_over(session, request, &tag).await;
     let client = session.client()?;
     client.run(&Statement::large(table.seal_full(&plan.model, &plan.columns, &plan.key)).tagged(tag.clone())).await?;
     let rows = count(session, &table, &tag).await?;
@@ -88,6 +92,28 @@ async fn seal_full(session: &mut Session, request: &SealRequest) -> Result<Seale
         client.run(&Statement::large(table.drop()).tagged(tag)).await?;
     }
     Ok(Batch::Full { schema: table.schema, table: table.name, rows }.sealed(rows == 0))
+}
+
+/// Drops copies of earlier batches: one that a reset left behind, or that a repeat of a seal made after its release.
+/// Nothing reads them any more; one that cannot be dropped now is dropped another time.
+async fn drop_left_over(session: &mut Session, request: &SealRequest, tag: &QueryTag) {
+    let (schema, name) = (session.work_schema(), &request.name);
+    let listed = session.texts(sql::show_batch_tables(Stage::Full, &schema, &name.sync), tag, LEFT_OVER_MAX).await;
+    let dropped = async {
+        let listed = listed?;
+        let column = listed.position("name");
+        let names = listed.rows.iter().filter_map(|row| row.get(column?)?.as_deref());
+        for seq in names.filter_map(|found| BatchTable::number(Stage::Full, &name.sync, found)) {
+            if seq < name.seq {
+                let drop = BatchTable::new(Stage::Full, &schema, &name.sync, seq).drop();
+                session.client()?.run(&Statement::large(drop).tagged(tag.clone())).await?;
+            }
+        }
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = dropped.await {
+        tracing::warn!(sync.id = name.sync, error = %error.chain(), "left-over batch tables could not be dropped");
+    }
 }
 
 /// How many rows a batch table holds; its ordinals must be gapless.

@@ -68,7 +68,12 @@ enum Failed {
 impl Client {
     /// Sends a request until there is an answer that means something.
     pub(super) async fn call(&self, call: &Call) -> Result<Reply> {
-        let (mut tries, mut signed_again, mut repeat) = (0, false, false);
+        self.call_as(call, false).await
+    }
+
+    /// The same; `repeat` for a request that was sent before.
+    pub(super) async fn call_as(&self, call: &Call, mut repeat: bool) -> Result<Reply> {
+        let (mut tries, mut signed_again) = (0, false);
         loop {
             match self.attempt(call, repeat).await {
                 Ok(reply) => return Ok(reply),

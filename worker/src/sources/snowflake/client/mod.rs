@@ -96,7 +96,7 @@ pub enum Submitted {
     /// It runs, or waits for its turn, under this handle.
     Running(String),
     /// It is done; here is its result.
-    Done(Rows),
+    Done(Box<Rows>),
 }
 
 impl Client {
@@ -120,10 +120,24 @@ impl Client {
     /// # Errors
     /// As [`Client::rows`].
     pub async fn submit(&self, request_id: uuid::Uuid, statement: &Statement) -> Result<Submitted> {
+        self.submit_as(request_id, statement, false).await
+    }
+
+    /// Sends a statement again under an id that was stored, for the outcome of the first time is not known.
+    ///
+    /// # Errors
+    /// As [`Client::rows`].
+    pub async fn submit_again(&self, request_id: uuid::Uuid, statement: &Statement) -> Result<Submitted> {
+        self.submit_as(request_id, statement, true).await
+    }
+
+    async fn submit_as(&self, request_id: uuid::Uuid, statement: &Statement, repeat: bool) -> Result<Submitted> {
         let call = Call::submit(request_id, statement, &self.0.settings);
-        Ok(match self.call(&call).await? {
+        Ok(match self.call_as(&call, repeat).await? {
             Reply::Running(handle) => Submitted::Running(handle),
-            Reply::Result(response) => Submitted::Done(self.open(response, None, statement.wait_text()).await?),
+            Reply::Result(response) => {
+                Submitted::Done(Box::new(self.open(response, None, statement.wait_text()).await?))
+            }
         })
     }
 
@@ -173,7 +187,7 @@ impl Client {
     pub async fn rows(&self, statement: &Statement) -> Result<Rows> {
         match self.submit(Self::draw_request_id(), statement).await? {
             Submitted::Running(handle) => self.wait_for(&handle, statement.wait_text()).await,
-            Submitted::Done(rows) => Ok(rows),
+            Submitted::Done(rows) => Ok(*rows),
         }
     }
 
