@@ -10,4 +10,5 @@ mod kafka_fault;
 mod kafka_prepare;
 mod snowflake;
 mod snowflake_client;
+mod snowflake_emulator;
 mod snowflake_source;

@@ -135,6 +135,14 @@ async fn each_way_to_fail_has_a_step_and_a_code() {
     let read = ("read", StepState::Failed, Some(Code::SnowflakePrivilege));
     assert_eq!(findings(open(&nothing_to_read).await).await, named(&[NO_TLS, read]));
 
+    let no_warehouse = server(|sql| match sql.starts_with("select count(*)") {
+        true => Answer::json(422, &json!({"code": "000606", "sqlState": "57P03", "message": "No active warehouse"})),
+        false => healthy(sql),
+    })
+    .await;
+    let warehouse = ("warehouse", StepState::Failed, Some(Code::SnowflakeWarehouse));
+    assert_eq!(findings(open(&no_warehouse).await).await, named(&[NO_TLS, warehouse]));
+
     let no_schema = server(|sql| match sql.starts_with("show schemas") {
         true => table(&["name text"], json!([["FRESHETS"]])),
         false => healthy(sql),
@@ -188,12 +196,18 @@ fn name() -> BatchName {
 
 /// Takes rows; asks for a flush after so many.
 #[derive(Default)]
-struct Recorder {
-    rows: Vec<String>,
+pub struct Recorder {
+    pub rows: Vec<String>,
     /// Rows so far and the token, at each flush.
-    flushed: Vec<(usize, Value)>,
+    pub flushed: Vec<(usize, Value)>,
     chunk: usize,
     waiting: usize,
+}
+
+impl Recorder {
+    pub fn of(chunk: usize) -> Self {
+        Self { chunk, ..Self::default() }
+    }
 }
 
 #[async_trait]
@@ -223,7 +237,7 @@ async fn read(
     batch: &Value,
     from: Option<Value>,
 ) -> Result<(Recorder, Value)> {
-    let mut sink = Recorder { chunk: 2, ..Recorder::default() };
+    let mut sink = Recorder::of(2);
     let request = ReadRequest { name: name(), plan: plan.clone(), batch: batch.clone(), from };
     let end = source.read(&request, &mut sink).await?;
     Ok((sink, end.token.unwrap_or_default()))

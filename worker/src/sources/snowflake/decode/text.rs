@@ -106,6 +106,24 @@ pub(super) fn mend_variant(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Appends a JSON document without the white space between its tokens: Snowflake may print it over several lines.
+pub(super) fn compact(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some(first) = rest.first() {
+        match first {
+            b'"' => {
+                let length = string_length(rest);
+                out.extend_from_slice(&rest[..length]);
+                rest = &rest[length..];
+                continue;
+            }
+            b' ' | b'\n' | b'\r' | b'\t' => {}
+            other => out.push(*other),
+        }
+        rest = &rest[1..];
+    }
+}
+
 /// How long the string at the start is, quotes included; the whole rest if it does not end.
 fn string_length(bytes: &[u8]) -> usize {
     let mut at = 1;
@@ -134,6 +152,15 @@ mod tests {
             }
         }
         assert_eq!(plain_end(b" !#[]~\x7f\x80\xff\x20 and more of it", 0), None);
+    }
+
+    #[test]
+    fn a_document_over_several_lines_is_put_on_one() {
+        let mut out = Vec::new();
+
+        compact(b"{\n  \"a b\": [1, \"\\\" \\\\\" ,\tnull ]\r\n}", &mut out);
+
+        assert_eq!(String::from_utf8(out).unwrap(), r#"{"a b":[1,"\" \\",null]}"#);
     }
 
     #[test]
