@@ -253,6 +253,46 @@ mod tests {
         }
     }
 
+    /// Made by the command of Snowflake's documents, `openssl pkcs8 -topk8 -v2 des3`, with OpenSSL 3; for tests alone.
+    const OPENSSL_KEY: &str = "\
+-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIIFHDBOBgkqhkiG9w0BBQ0wQTApBgkqhkiG9w0BBQwwHAQIUkSgq8VRo0QCAggA
+MAwGCCqGSIb3DQIJBQAwFAYIKoZIhvcNAwcECHdx82SkhCUgBIIEyDfHbUKonqON
++jeoFTlumrFaDYufWG+AU+no5j/f5gXA5rjm7e5P3JxTGMjVMv5Bt2rAXnl2kPRB
+8eFIge0iD/pYUPYB6vu5hQkm5lf0A6qYTf58+YS4OZAXX1JFydP8AeuKNXBxqq0a
+CrS2JjrgHG5oAft0n9y4CPbevPBt1w4NY6snAZgs1mTIm4RVscbImP1HtNSGOocD
+tbJ4v+Gr2VOpz1G8UE0zEtBTsXyay/TIgJwPkSVaR+ks5aodWJZhZGkXMVviEwLB
+9cFtp8pHvhpPSc5yiHK/AVKPLsROBHwSSZIuY5YfOVtlzP9kIfH5DVQhY1grm1vn
+cUMs0/kEOmpmDCArbsYaN5wOesga/MoeAZtMFI0yikaWiJFNezHvOfjESwzeXqhd
+CmK5il3fBy9nmeHzUYU2iIsHx9CdLHOSBNm1QZNNMJ0+OaEXhDABj3pj/Q7uefaA
+MUDDWDUL0B7F98ICHt+TGAYYxbKTmwVosQam+3m1RmsNMwNcA+0medTXbqP7Zbsl
+CfqqQiRRNrXPCYVSrNYArjetf2SmX521LPldUqxW3d9JVSJ2SryIyww7H8HMs6ii
+tyxlBJnhX1GrVkvi89ASfpv3T43fX9byqXJjTPhUumTZeDMHU8UTPD72+Gx36KSa
+cj09VX3ORvCeRxlqMfvFk2vBcSMvUDUOv8zt4gLJX4nRPNKeybkqaryrIDIRcxUC
+RbSw5K5Eueuw5zeIMEZ5xqQPrU0/Wb05Ip+7RTnn1A+Hd83UYJ037HIk/WVbLFlk
+iz09p3yguHpmGWTBKRcgs/t/h1S4lx6klLmLA3Rxt/6Ey8YCO/vipShzeCk5dk5C
+GpD9plS6Ls/HWuKspx/A8UgEUEi0oJQxlyeAWrNQUjdqyCKY3+47kIgdgKMsdPOC
+9i+8bvKdHpfgZv8T1y+z9/2g06Zq6z5YJ4Clde4/TVI1Kjt1wcUUu0S0ve4RNoAl
++HxXM8kWfy36P9E7BZTpJiVqlb/6wKN9ubLC1icXeQGvT8AU2FNNQrg/kdPu/Y9i
+7Bm0x6XVjVtZqP6Vv9oicfT66OVt903pkRdacxDkGs5cKMIfPYZXdST61GhDHHE4
+txO8pvDJMwPzwT/WUnucXPGlOfrMgQeEVWz36hQxnURUczU2+2Z8pRV/lhRjkG/F
+m/4+H2kwKN2Afc4j0UfBvVWM40XKJYal9Gnz7/eroBhGg/IT6jFtGARkfz/urpC4
+HHyKQtd641rORigTxoDNEDnDRfefEePu1LdgagICZqHYlduo4IDCk8DqRnOoYTST
+GIAHIu5b1rlOlaSIdiLPWsfcRkScUVXf4gffNo+Zyo3xu10GNdgWOJHnoxvBistS
+3/os6cSqXUOdystMI9rG5Q3HuscGzzg3G0Lz4QelAFxcU/9YT9OYjDBotWCXAujX
+Y6moxlMMjh4NgJRpnsgp7vBUhfk3sz+6hVk9y57//+T6g1mSFYaPbaqtQd21pjzZ
+mUt43pSdF/+pdXjsUEtFvas/PXo7D1RpY8q5abSxMHb9otyznYeNrB4WVAN4MF0f
+HuXKLuFuh/WHKvxWzkY3N1/9uwJ+3Ola/WsqZraitT8MVow+qOpbcZ2M0dOgrdtE
+FxHedi/Rh3Ob6B53oQE9Yg==
+-----END ENCRYPTED PRIVATE KEY-----";
+
+    #[test]
+    fn a_key_made_with_openssl_has_the_fingerprint_that_openssl_says() {
+        let key = KeyPair::parse(OPENSSL_KEY, Some("hunter2"), "/p").unwrap();
+
+        assert_eq!(key.fingerprint(), "SHA256:RknFqRdojZQ7s5GhZoBvG6rZY1B7yBKIYyxYZm7/VB8=");
+    }
+
     #[test]
     fn a_token_is_kept_for_fifty_minutes_and_the_other_key_takes_over_when_one_is_refused() {
         let (first, second) = (KeyPair::draw().unwrap(), KeyPair::draw().unwrap());
