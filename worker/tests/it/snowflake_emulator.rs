@@ -3,24 +3,30 @@
 //! The emulator is a program of its own: `cargo build -p snowflake-emulator`, or its path in
 //! `FRESHET_TEST_SNOWFLAKE_EMULATOR`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use freshet_core::clock::Clock;
 use freshet_core::connector::{
     BatchName, Kind, ModelSpec, ReadMode, ReadPlan, ReadRequest, Registry, SealRequest, Source, StepState,
 };
 use freshet_core::error::{Code, Result};
 use freshet_core::settings::Settings;
 use freshet_worker::sources;
+use freshet_worker::sources::snowflake::client::{Statement, http_client};
+use freshet_worker::sources::snowflake::sign_in::SignIn;
 use freshet_worker::sources::snowflake::sign_in::key_pair::{KeyPair, Slot};
+use freshet_worker::sources::snowflake::sign_in::oauth::{KeptToken, OAuth, OAuthApp};
 use freshet_worker::sources::snowflake::sql::{BatchTable, Stage, StreamOn, StreamOptions, create_stream, has_data};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::kafka::{environment, unique};
+use crate::snowflake::client_at;
 use crate::snowflake_source::Recorder;
 
 /// A running emulator with the database SHOP and the user LOADER.
@@ -98,7 +104,7 @@ impl Emulator {
     }
 
     async fn faults(&self, rules: Value) {
-        let client = freshet_worker::sources::snowflake::client::http_client().unwrap();
+        let client = http_client().unwrap();
         let url = format!("{}/emulator/faults", self.url);
         let answer = client.put(url).json(&json!({ "rules": rules })).send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
@@ -171,6 +177,51 @@ async fn a_key_pair_made_here_signs_in_and_every_step_passes() {
     assert_eq!(wrong, ["tls"], "{steps:?}");
     let failed = refused.iter().find(|step| step.state == StepState::Failed).unwrap();
     assert_eq!((failed.name.as_str(), failed.code), ("sign_in", Some(Code::SnowflakeLogin)));
+}
+
+#[tokio::test]
+async fn an_access_token_of_snowflakes_own_signs_in() {
+    let emulator = Emulator::start().await;
+    let token = emulator.command(&["create-token", "LOADER"]).await;
+    emulator.sql("create table ORDERS (ID number(38,0) primary key)").await;
+
+    let sign_in = json!({"sign_in": {"kind": "access_token", "token": token.trim()}});
+    let steps = emulator.open_with(sign_in).await.check().await;
+
+    assert!(steps.iter().all(|step| step.state != StepState::Failed), "{steps:?}");
+}
+
+#[tokio::test]
+async fn oauth_goes_from_consent_to_renewal_with_tokens_of_one_use() {
+    let emulator = Emulator::start().await;
+    let http = http_client().unwrap();
+    let redirect = "http://localhost/callback";
+    let client = json!({"client_id": "freshet=", "client_secret": "s/ecret", "redirect_uri": redirect, "single_use_refresh": true});
+    let made = http.post(format!("{}/emulator/oauth/clients", emulator.url)).json(&client).send().await.unwrap();
+    assert!(made.status().is_success(), "{}", made.text().await.unwrap());
+    let app = OAuthApp {
+        base_url: emulator.url.clone(),
+        client_id: "freshet=".into(),
+        client_secret: SecretString::from("s/ecret"),
+    };
+
+    let consent = app.consent(redirect, None).unwrap();
+    let answer = http.get(&consent.url).send().await.unwrap();
+    let back = url::Url::parse(answer.headers()["location"].to_str().unwrap()).unwrap();
+    let back: BTreeMap<_, _> = back.query_pairs().into_owned().collect();
+    assert_eq!(back["state"], consent.state);
+    let code = SecretString::from(back["code"].clone());
+    let now = Clock::system().now();
+    let tokens = app.exchange(&http, now, &code, &consent.verifier, redirect).await.unwrap();
+    let first = tokens.refresh.unwrap();
+    let client =
+        client_at(&emulator.url, SignIn::OAuth(OAuth::new(app.clone(), Box::new(KeptToken::new(first.clone())))));
+    client.run(&Statement::small("select current_user()")).await.unwrap();
+    emulator.faults(json!([{"kind": "token_expired", "count": 1}])).await;
+    client.run(&Statement::small("select current_user()")).await.unwrap();
+    let spent = app.renew(&http, now, &first).await.err().unwrap();
+
+    assert_eq!(spent.code, Code::SnowflakeConsent);
 }
 
 #[tokio::test]
