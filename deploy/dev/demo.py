@@ -74,9 +74,9 @@ def freshet(binary, environment, *arguments):
 def prepare_source(admin):
     """A database with the flights, and a login that can only read them."""
     with psycopg.connect(admin, autocommit=True) as connection:
-        if not connection.execute("select from pg_database where datname = 'demo_source'").fetchone():
+        if not connection.execute("select 1 from pg_database where datname = 'demo_source'").fetchone():
             connection.execute("create database demo_source")
-        if not connection.execute("select from pg_roles where rolname = 'demo_reader'").fetchone():
+        if not connection.execute("select 1 from pg_roles where rolname = 'demo_reader'").fetchone():
             connection.execute("create role demo_reader login password 'demo_reader'")
     source = admin.rsplit("/", 1)[0] + "/demo_source"
     subprocess.run([sys.executable, HERE / "load_flights.py", source], check=True, stdout=sys.stderr)
@@ -199,7 +199,7 @@ def main():
         say(f"  {run['state']} in {time.monotonic() - since:.1f} s: {json.dumps(run['counts'])}")
         found = count(asked.bootstrap, sync["topic"])
         say(f"  another consumer found {found['records']} records and {found['keys']} keys")
-        whole = run["state"] == "succeeded" and found["records"] == found["distinct_keys"] == ROWS
+        whole = run["state"] == "succeeded" and found["records"] == found["keys"] == found["ids"] == ROWS
         stay = asked.detach
         if asked.once or asked.detach:
             print(json.dumps({

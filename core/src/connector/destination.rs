@@ -168,6 +168,12 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// Room for so many messages and bytes; pages that are not written to take no memory.
+    #[must_use]
+    pub fn with_capacity(messages: usize, bytes: usize) -> Self {
+        Self { buffer: Vec::with_capacity(bytes), messages: Vec::with_capacity(messages), ..Self::default() }
+    }
+
     /// Forgets the messages and keeps the memory.
     pub fn clear(&mut self) {
         self.buffer.clear();

@@ -1,12 +1,14 @@
 //! The list of commands.
 
 mod admin;
-mod bench;
+
 mod doctor;
 mod serve;
 
 use clap::{Parser, Subcommand};
 use freshet_core::settings::Settings;
+
+use crate::bench::Bench;
 
 /// Freshet moves SQL models into Apache Kafka, exactly once.
 #[derive(Debug, Parser)]
@@ -38,7 +40,7 @@ enum Role {
     Key(admin::Key),
     /// Measure, beside a peer or a limit in the same run
     #[command(subcommand)]
-    Bench(bench::Bench),
+    Bench(Bench),
     /// Print the OpenAPI document
     Openapi,
 }

@@ -64,7 +64,7 @@ fn members<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Vec<u8>> {
 
 /// `"source":{…,"batch":`, ready for the numbers.
 fn source_prefix(source: &str) -> Vec<u8> {
-    let inside = source.trim_start_matches('{').trim_end_matches('}');
+    let inside = source.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
     let comma = if inside.is_empty() { "" } else { "," };
     format!(",\"source\":{{{inside}{comma}\"batch\":").into_bytes()
 }
@@ -314,4 +314,105 @@ fn zone(offset_minutes: i16, out: &mut Vec<u8>) {
     two(minutes / 60, out);
     out.push(b':');
     two(minutes % 60, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use freshet_core::connector::{Column, Kind as ColumnKind, Op, Schema};
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn one(cell: Cell) -> Row {
+        let mut row = Row::default();
+        row.push(cell);
+        row
+    }
+
+    fn json(row: &Row) -> Value {
+        let mut out = Vec::new();
+        cell(row, 0, &mut out);
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_text_reads_back(text in "\\PC{0,9}|[\u{0}-\u{ff}]{0,40}|.{0,40}") {
+            let mut row = Row::default();
+            row.push_bytes(Cell::Text, text.as_bytes());
+
+            prop_assert_eq!(json(&row), Value::from(text));
+        }
+
+        #[test]
+        fn bytes_read_back(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let mut row = Row::default();
+            row.push_bytes(Cell::Bytes, &bytes);
+
+            prop_assert_eq!(BASE64.decode(json(&row).as_str().unwrap()).unwrap(), bytes);
+        }
+
+        #[test]
+        fn a_float_reads_back_as_the_same_bits(bits in any::<u64>()) {
+            let value = f64::from_bits(bits);
+            prop_assume!(value.is_finite());
+            let mut out = Vec::new();
+
+            cell(&one(Cell::Float(value)), 0, &mut out);
+
+            let text = String::from_utf8(out).unwrap();
+            prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), bits);
+            prop_assert!(serde_json::from_str::<Value>(&text).unwrap().is_number());
+        }
+
+        #[test]
+        fn a_date_is_the_calendars(days in -96_465_292..95_026_236_i32) {
+            let date = chrono::NaiveDate::from_ymd_opt(1970, 1, 1).unwrap() + chrono::Duration::days(days.into());
+
+            prop_assert_eq!(json(&one(Cell::Date(days))), date.format("%Y-%m-%d").to_string());
+        }
+
+        #[test]
+        fn an_instant_is_the_clocks_in_its_zone(
+            seconds in -62_167_132_800..253_402_214_400_i64, nanos in 0..1_000_000_000_u32, offset in -840..=840_i16,
+        ) {
+            let zone = chrono::FixedOffset::east_opt(i32::from(offset) * 60).unwrap();
+            let time = chrono::DateTime::from_timestamp(seconds, nanos).unwrap().with_timezone(&zone);
+
+            let text = json(&one(Cell::TimestampTz(seconds, nanos, offset)));
+
+            prop_assert_eq!(text.as_str().unwrap(), time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true));
+        }
+    }
+
+    #[test]
+    fn a_source_with_objects_in_it_stays_whole() {
+        let columns =
+            vec![Column { name: "id".into(), kind: ColumnKind::Int, source_type: "int8".into(), nullable: true }];
+        for source in ["{\"a\":{\"b\":{}}}", "{}"] {
+            let plan = EncodePlan {
+                schema: Schema { columns: columns.clone() },
+                key: vec![0],
+                envelope: Envelope::Debezium,
+                key_form: KeyForm::Bare,
+                numbers: NumberForm::Number,
+                source: source.into(),
+            };
+            let row = one(Cell::Int(1));
+            let mut out = Vec::new();
+
+            let change = Change { op: Op::Read, before: None, after: Some(&row) };
+            let meta = ChangeMeta { ts_ms: 1, batch_seq: 2, ordinal: 3 };
+            Kind.encoder(plan).unwrap().value(&change, meta, &mut out).unwrap();
+
+            let mut expected: Value = serde_json::from_str(source).unwrap();
+            expected["batch"] = 2.into();
+            expected["ordinal"] = 3.into();
+            let value: Value = serde_json::from_slice(&out).unwrap();
+            assert_eq!(value["source"], expected);
+        }
+    }
 }

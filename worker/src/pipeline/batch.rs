@@ -56,6 +56,41 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
     let reading = AbortOnDrop(reader.abort_handle());
 
     let mut pending = Delivered::default();
+    let sent = send_all(attempt, before, &mut chunks, &spare, &mut pending).await;
+    drop(chunks);
+    // Whatever ended it: Postgres is to know what Kafka has, or the run's counts would lack it.
+    let recorded = record(attempt, &mut pending).await;
+    let end = sent?;
+    recorded?;
+    match end {
+        End::Complete => {
+            drop(reading);
+            Ok(true)
+        }
+        End::LaidDown => Ok(false),
+        // The channel closed without the last chunk: the reader says why.
+        End::ReaderGone => match reader.await {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(())) => Err(Error::new(Code::Internal, "a batch ended without its last chunk")),
+            Err(error) => Err(Error::new(Code::Internal, "the reader broke off by a defect").caused_by(error)),
+        },
+    }
+}
+
+/// Why no chunk is sent any more.
+enum End {
+    Complete,
+    LaidDown,
+    ReaderGone,
+}
+
+async fn send_all(
+    attempt: &mut Attempt<'_>,
+    before: Counts,
+    chunks: &mut mpsc::Receiver<Full>,
+    spare: &Spare,
+    pending: &mut Delivered,
+) -> Result<End> {
     let mut due = OncePerSecond::new();
     while let Some(full) = chunks.recv().await {
         attempt.refuse_stopped()?;
@@ -63,30 +98,20 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
         let (chunk, committed) = send(attempt, full).await?;
         attempt.counts = before.plus(committed.counts);
         pending.add(committed.progress, committed.receipt, committed.dead);
-        if complete || due.is_due() || attempt.stop.drain.is_cancelled() {
-            record(attempt, &mut pending).await?;
+        if complete {
+            return Ok(End::Complete);
+        }
+        if attempt.stop.drain.is_cancelled() {
+            return Ok(End::LaidDown);
+        }
+        attempt.refuse_stopped()?;
+        if due.is_due() {
+            record(attempt, pending).await?;
         }
         // The reader may be gone already.
         let _ = spare.try_send(chunk);
-        if complete {
-            drop(reading);
-            return Ok(true);
-        }
-        if attempt.stop.drain.is_cancelled() {
-            return Ok(false);
-        }
-        if attempt.stop.cancel.is_cancelled() {
-            record(attempt, &mut pending).await?;
-            attempt.refuse_stopped()?;
-        }
     }
-    // The channel closed without the last chunk: the reader says why.
-    record(attempt, &mut pending).await?;
-    match reader.await {
-        Ok(Err(error)) => Err(error),
-        Ok(Ok(())) => Err(Error::new(Code::Internal, "a batch ended without its last chunk")),
-        Err(error) => Err(Error::new(Code::Internal, "the reader broke off by a defect").caused_by(error)),
-    }
+    Ok(End::ReaderGone)
 }
 
 struct AbortOnDrop(tokio::task::AbortHandle);

@@ -68,6 +68,11 @@ pub(super) struct ChunkSink {
     spare: mpsc::Receiver<Chunk>,
 }
 
+/// An empty chunk that will not have to grow, but for a last row over the limit.
+fn room(plan: &SinkPlan) -> Chunk {
+    Chunk::with_capacity(plan.rows_max, plan.bytes_max + plan.message_bytes_max.min(plan.bytes_max))
+}
+
 impl ChunkSink {
     pub(super) fn new(
         encoder: Box<dyn Encoder>,
@@ -85,7 +90,7 @@ impl ChunkSink {
         Self {
             encoder,
             id_prefix: format!("{}.{}.{}.", plan.sync_id, plan.generation, plan.batch_seq).into_bytes(),
-            chunk: Chunk { headers: headers.clone(), ..Chunk::default() },
+            chunk: Chunk { headers: headers.clone(), ..room(&plan) },
             headers,
             dead: Vec::new(),
             last_key: Vec::new(),
@@ -112,7 +117,7 @@ impl ChunkSink {
                 chunk.clear();
                 chunk
             }
-            Err(_) => Chunk::default(),
+            Err(_) => room(&self.plan),
         };
         let chunk = std::mem::replace(&mut self.chunk, Chunk { headers: self.headers.clone(), ..next });
         let progress = self.progress(&chunk, token, complete);

@@ -2,12 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod golden;
 mod kafka;
 mod kafka_acl;
 mod kafka_connection;
 mod kafka_delivery;
 mod kafka_fault;
 mod kafka_prepare;
+mod postgres;
+mod postgres_connection;
+mod postgres_models;
+mod postgres_read;
+mod postgres_types;
 mod snowflake;
 mod snowflake_client;
 mod snowflake_emulator;

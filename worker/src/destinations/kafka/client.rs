@@ -87,7 +87,7 @@ pub(super) fn producer(settings: &KafkaSettings, message_bytes_max: usize) -> Cl
     set("message.max.bytes", bytes_max, bytes_max);
     set("batch.size", 1_000_000, bytes_max.saturating_sub(BATCH_MARGIN_BYTES).max(512));
     set("batch.num.messages", 10_000, usize::MAX);
-    set("linger.ms", 5, usize::MAX);
+    set("linger.ms", 1, usize::MAX);
     set("queue.buffering.max.messages", 200_000, usize::MAX);
     set("queue.buffering.max.kbytes", 65_536, usize::MAX);
     for name in ["compression.level", "sticky.partitioning.linger.ms"] {

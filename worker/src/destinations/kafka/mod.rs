@@ -75,9 +75,8 @@ impl Destination for Cluster {
     }
 
     async fn lane(&mut self, plan: &TopicPlan) -> Result<Box<dyn Lane>> {
-        let (settings, plan, bytes_max) = (Arc::clone(&self.settings), plan.clone(), self.message_bytes_max);
-        let lane = off_thread(move || producer::KafkaLane::open(settings, &plan, bytes_max)).await??;
-        Ok(Box::new(lane))
+        let settings = Arc::clone(&self.settings);
+        Ok(Box::new(producer::KafkaLane::open(settings, plan.clone(), self.message_bytes_max).await?))
     }
 }
 

@@ -75,12 +75,15 @@ impl Topic {
         Some(Self { topic: NonNull::new(topic)?, producer: Arc::clone(producer) })
     }
 
-    /// Queues one record, copied. `headers` is taken when it is queued, and left for another try when not. `tag` comes
-    /// back with the delivery.
+    /// Queues one record. The key is copied, the value is lent. `headers` is taken when it is queued, and left for
+    /// another try when not. `tag` comes back with the delivery.
+    ///
+    /// # Safety
+    /// `value` stays where it is, unchanged, until the record's delivery has been served or the producer is gone.
     ///
     /// # Errors
     /// `QueueFull` when the queue must be served first; anything else is final for the record.
-    pub(super) fn produce(
+    pub(super) unsafe fn produce(
         &self,
         partition: i32,
         key: Option<&[u8]>,
@@ -93,7 +96,8 @@ impl Topic {
         let (value, value_bytes) = parts(value);
         let list = headers.as_ref().map_or(ptr::null_mut(), |headers| headers.0.as_ptr());
         // SAFETY: the arguments are pairs of tag and value of exactly the types that `rd_kafka_vtype_t` documents, ended
-        // by END. Key and value are copied (F_COPY; keys always are) before the call returns, so the borrows suffice.
+        // by END. Keys are always copied before the call returns; the value is the caller's promise (neither F_COPY nor
+        // F_FREE: librdkafka reads it and leaves it alone).
         // The list of headers becomes the message's if and only if the call succeeds.
         let code = unsafe {
             sys::rd_kafka_producev(
@@ -103,7 +107,7 @@ impl Topic {
                 v::RD_KAFKA_VTYPE_PARTITION,
                 partition,
                 v::RD_KAFKA_VTYPE_MSGFLAGS,
-                sys::RD_KAFKA_MSG_F_COPY,
+                0i32,
                 v::RD_KAFKA_VTYPE_VALUE,
                 value,
                 value_bytes,

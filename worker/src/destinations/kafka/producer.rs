@@ -8,11 +8,12 @@
 //!
 //! At `effectively_once` there is no transaction: the progress record is sent once everything else is acknowledged.
 //!
-//! librdkafka's calls block, so each of the three runs off the async threads, with the engine moved there and back. An
-//! engine that does not come back (an error, a call that was dropped) leaves the lane dead.
+//! librdkafka's calls block, so a thread of its own works for each lane. Always the same one: what it allocates for a
+//! record it also frees, and memory does not grow with the number of threads that took part. An error, or a call that
+//! was dropped, ends the thread and leaves the lane dead.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -22,6 +23,7 @@ use freshet_core::connector::{
 use freshet_core::error::{Code, Error, Result};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
+use tokio::sync::oneshot;
 
 use super::client::{self, Watch};
 use super::native::{self, Deliveries, Delivery, Headers, Topic};
@@ -132,6 +134,9 @@ struct Engine {
     names: [String; 3],
     key: String,
     guarantee: Guarantee,
+    /// The chunk under way and its progress record, whose bytes the producer reads. Last: after an error they outlive
+    /// the producer.
+    lent: (Chunk, Vec<u8>),
 }
 
 /// What the engine found when it took the lane over.
@@ -165,6 +170,7 @@ impl Engine {
             ],
             key: progress::key(&plan.lane.name),
             guarantee: plan.guarantee,
+            lent: (Chunk::default(), Vec::new()),
         })
     }
 
@@ -226,24 +232,27 @@ impl Engine {
             .ok_or_else(|| Error::new(Code::KafkaTopicMissing, format!("`{name}` cannot be a topic's name")))
     }
 
-    fn send(&mut self, chunk: &Chunk, progress: &Progress, partition: i32) -> Result<Receipt> {
+    /// Sends a chunk in one transaction, and gives it back once nothing of it is read any more.
+    fn send(&mut self, chunk: Chunk, progress: &Progress, partition: i32) -> Result<(Chunk, Receipt)> {
         let value = serde_json::to_vec(progress)
             .map_err(|error| Error::new(Code::Internal, "progress cannot be written").caused_by(error))?;
-        self.open_dead_letters(chunk)?;
+        self.open_dead_letters(&chunk)?;
         self.tally.borrow_mut().clear();
+        self.lent = (chunk, value);
         let deadline = Instant::now() + DELIVERY;
         match self.guarantee {
             Guarantee::ExactlyOnce => {
                 self.producer.begin_transaction().map_err(|error| self.fault("cannot begin a transaction", &error))?;
-                if let Err(error) = self.deliver(chunk, &value, partition, deadline) {
+                if let Err(error) = self.deliver(partition, deadline) {
                     self.abort();
                     return Err(error);
                 }
                 self.commit()?;
             }
-            Guarantee::EffectivelyOnce => self.deliver(chunk, &value, partition, deadline)?,
+            Guarantee::EffectivelyOnce => self.deliver(partition, deadline)?,
         }
-        self.receipt(partition)
+        let receipt = self.receipt(partition)?;
+        Ok((std::mem::take(&mut self.lent).0, receipt))
     }
 
     fn open_dead_letters(&mut self, chunk: &Chunk) -> Result<()> {
@@ -256,7 +265,8 @@ impl Engine {
 
     /// Sends everything and sees it acknowledged; the progress record is the last, and at `effectively_once` waits for
     /// all others.
-    fn deliver(&self, chunk: &Chunk, progress: &[u8], partition: i32, deadline: Instant) -> Result<()> {
+    fn deliver(&self, partition: i32, deadline: Instant) -> Result<()> {
+        let (chunk, progress) = &self.lent;
         self.produce_all(chunk, deadline)?;
         let records = chunk.messages.len() as u64;
         if self.guarantee == Guarantee::EffectivelyOnce {
@@ -264,7 +274,8 @@ impl Engine {
         }
         let topic = self.progress.as_ref().ok_or_else(not_fenced)?;
         self.produce(deadline, || {
-            topic.produce(partition, Some(self.key.as_bytes()), Some(progress), &mut None, PROGRESS)
+            // SAFETY: lent until every delivery was served, or the engine is gone with its producer.
+            unsafe { topic.produce(partition, Some(self.key.as_bytes()), Some(progress), &mut None, PROGRESS) }
         })?;
         self.drain(records + 1, deadline)
     }
@@ -279,7 +290,8 @@ impl Engine {
             let key = message.key.map(|span| span.of(&chunk.buffer));
             let value = message.value.map(|span| span.of(&chunk.buffer));
             let mut headers = Some(headers(chunk, message));
-            self.produce(deadline, || topic.produce(-1, key, value, &mut headers, tag))?;
+            // SAFETY: as for the progress record.
+            self.produce(deadline, || unsafe { topic.produce(-1, key, value, &mut headers, tag) })?;
             if index % SERVE_EVERY == SERVE_EVERY - 1 {
                 self.serve(Duration::ZERO);
                 self.check_faults()?;
@@ -454,37 +466,51 @@ fn lost_if_known(mut error: Error, spec: &LaneSpec) -> Error {
     error
 }
 
+/// A piece of work for a lane's thread; false ends it.
+type Job = Box<dyn FnOnce(&mut Engine) -> bool + Send>;
+
 /// A lane of a Kafka destination.
 pub(super) struct KafkaLane {
     settings: Arc<KafkaSettings>,
     spec: LaneSpec,
-    /// None once the lane is dead.
-    engine: Option<Engine>,
+    /// Where the thread takes its work from; it ends with this, or before it when the lane is dead.
+    jobs: mpsc::Sender<Job>,
     /// Known after [`Lane::fence`].
     partition: Option<i32>,
 }
 
 impl KafkaLane {
-    /// Opens the producer; blocks for some milliseconds, and dials in the background.
-    pub(super) fn open(settings: Arc<KafkaSettings>, plan: &TopicPlan, message_bytes_max: usize) -> Result<Self> {
-        let engine = Engine::new(&settings, plan, message_bytes_max)?;
-        Ok(Self { settings, spec: plan.lane.clone(), engine: Some(engine), partition: None })
+    /// Opens the producer, which dials in the background.
+    pub(super) async fn open(settings: Arc<KafkaSettings>, plan: TopicPlan, message_bytes_max: usize) -> Result<Self> {
+        let (jobs, todo) = mpsc::channel::<Job>();
+        let (tell, told) = oneshot::channel();
+        let lane = Self { settings: Arc::clone(&settings), spec: plan.lane.clone(), jobs, partition: None };
+        let work = move || match Engine::new(&settings, &plan, message_bytes_max) {
+            Ok(mut engine) => {
+                let _ = tell.send(Ok(()));
+                while todo.recv().is_ok_and(|job| job(&mut engine)) {}
+            }
+            Err(error) => drop(tell.send(Err(error))),
+        };
+        let started = std::thread::Builder::new().name("kafka-lane".into()).spawn(work);
+        started.map_err(|error| Error::new(Code::Internal, "no thread for a lane").caused_by(error))?;
+        told.await.map_err(|_| dead())??;
+        Ok(lane)
     }
 
-    /// Runs `work` off the async threads; the engine comes back only if it succeeds.
+    /// Has the lane's thread do `work`; an error is the last thing it does.
     async fn blocking<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let mut engine = self.engine.take().ok_or_else(dead)?;
-        let (engine, result) = super::off_thread(move || {
-            let result = work(&mut engine);
-            // A dead engine is dropped here, where its half second does not hold up anything.
-            (result.is_ok().then_some(engine), result)
-        })
-        .await?;
-        self.engine = engine;
-        result
+        let (tell, told) = oneshot::channel();
+        let job = move |engine: &mut Engine| {
+            let result = work(engine);
+            let is_alive = result.is_ok();
+            tell.send(result).is_ok() && is_alive
+        };
+        self.jobs.send(Box::new(job)).map_err(|_| dead())?;
+        told.await.map_err(|_| dead())?
     }
 }
 
@@ -522,24 +548,9 @@ impl Lane for KafkaLane {
 
     async fn send(&mut self, chunk: Chunk, progress: Progress) -> Result<(Chunk, Receipt)> {
         let partition = self.partition.ok_or_else(not_fenced)?;
-        let sent = self.blocking(move |engine| {
-            let receipt = engine.send(&chunk, &progress, partition)?;
-            Ok((chunk, receipt))
-        });
-        let (chunk, receipt) = sent.await?;
+        let (chunk, receipt) = self.blocking(move |engine| engine.send(chunk, &progress, partition)).await?;
         self.spec.progress_offset =
             Some(receipt.progress_offset).filter(|offset| *offset >= 0).or(self.spec.progress_offset);
         Ok((chunk, receipt))
-    }
-}
-
-impl Drop for KafkaLane {
-    fn drop(&mut self) {
-        // Closing a producer takes up to half a second.
-        if let Some(engine) = self.engine.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn_blocking(move || drop(engine));
-        }
     }
 }

@@ -1,16 +1,20 @@
 //! What a connection reaches: the test, the list, a model's columns, its first rows, its key.
 
+use std::collections::HashSet;
+
 use freshet_core::connector::{
-    Catalogue, CatalogueColumn, CatalogueTable, Column, KeyCheck, ModelSpec, Preview, Row, Schema, Step,
+    Catalogue, CatalogueColumn, CatalogueTable, Column, KeyCheck, ModelSpec, Preview, ReadPlan, Row, Schema, Step,
 };
 use freshet_core::error::{Code, Error, Result};
 use futures::TryStreamExt;
+use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgConnection, PgStatement};
 use sqlx::{AssertSqlSafe, Column as _, Executor, Row as _, SqlSafeStr, Statement, TypeInfo as _, ValueRef};
 
-use super::session::{Session, failed};
+use super::session::{Session, failed, is_unread};
+use super::settings::TlsMode;
 use super::sql::{identifiers, literal, relation};
-use super::types::PgType;
+use super::types::{PgType, SIMPLE};
 use crate::formats::json;
 
 /// Tables of a listing, at most.
@@ -42,6 +46,8 @@ pub(super) async fn check(session: &mut Session) -> Vec<Step> {
                     order.iter().position(|step| *step == failed_at) < order.iter().position(|step| *step == name);
                 if after {
                     steps.push(Step::skipped(name, format!("not tried: {failed_at} failed")));
+                } else if name == "tls" && session.settings.tls.mode == TlsMode::Disable {
+                    steps.push(Step::warning(name, "not encrypted"));
                 } else {
                     steps.push(Step::passed(name, "went well"));
                 }
@@ -122,7 +128,7 @@ async fn check_read(connection: &mut PgConnection) -> Result<Step> {
     Ok(Step::passed("read", format!("{tables} tables and views can be read")))
 }
 
-type TableRow = (String, String, String, Vec<String>, Option<i64>, Vec<String>, Vec<String>, Vec<bool>, Vec<String>);
+type TableRow = (String, String, String, Vec<String>, Option<i64>, Vec<String>, Vec<String>, Vec<bool>, Vec<Oid>);
 
 /// Lists tables and views that can be read.
 pub(super) async fn list(session: &mut Session, schema: Option<&str>) -> Result<Catalogue> {
@@ -140,11 +146,10 @@ pub(super) async fn list(session: &mut Session, schema: Option<&str>) -> Result<
                 array_agg(a.attname::text order by a.attnum),
                 array_agg(format_type(a.atttypid, a.atttypmod) order by a.attnum),
                 array_agg(not a.attnotnull order by a.attnum),
-                array_agg(t.typname::text order by a.attnum)
+                array_agg(a.atttypid order by a.attnum)
          from pg_class as c
          join pg_namespace as n on n.oid = c.relnamespace
          join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-         join pg_type as t on t.oid = a.atttypid
          where c.relkind in ('r', 'p', 'v', 'm', 'f')
            and n.nspname not in ('pg_catalog', 'information_schema')
            and n.nspname not like 'pg\\_%'
@@ -157,62 +162,64 @@ pub(super) async fn list(session: &mut Session, schema: Option<&str>) -> Result<
     )
     .bind(schema)
     .bind(TABLES_MAX as i64 + 1)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await
     .map_err(failed("cannot list tables"))?;
+    let types: HashSet<Oid> = rows.iter().flat_map(|row| row.8.iter().copied()).collect();
+    let sendable = sendable(connection, &types.into_iter().collect::<Vec<_>>()).await?;
     let truncated = rows.len() > TABLES_MAX;
-    let tables = rows.into_iter().take(TABLES_MAX).map(table).collect();
+    let tables = rows.into_iter().take(TABLES_MAX).map(|row| table(row, &sendable)).collect();
     Ok(Catalogue { tables, truncated })
 }
 
-fn table(row: TableRow) -> CatalogueTable {
-    let (schema, name, kind, primary_key, rows_estimated, names, types, nullable, internal) = row;
+fn table(row: TableRow, sendable: &HashSet<Oid>) -> CatalogueTable {
+    let (schema, name, kind, primary_key, rows_estimated, names, types, nullable, oids) = row;
     let columns = names
         .into_iter()
         .zip(types)
         .zip(nullable)
-        .zip(internal)
-        .map(|(((name, source_type), nullable), internal)| CatalogueColumn {
+        .zip(oids)
+        .map(|(((name, source_type), nullable), oid)| CatalogueColumn {
             name,
             source_type,
             nullable,
-            supported: !UNSUPPORTED.contains(&internal.trim_start_matches('_')),
+            supported: sendable.contains(&oid),
         })
         .collect();
     CatalogueTable { schema, name, kind, primary_key, rows_estimated, columns }
 }
 
-/// Built-in types that are refused; a listing says so without asking for each column's description.
-const UNSUPPORTED: &[&str] = &[
-    "money",
-    "point",
-    "line",
-    "lseg",
-    "box",
-    "path",
-    "polygon",
-    "circle",
-    "tsvector",
-    "tsquery",
-    "txid_snapshot",
-    "pg_snapshot",
-    "xid",
-    "xid8",
-    "cid",
-    "tid",
-    "jsonpath",
-    "record",
-    "hstore",
-    "int4multirange",
-    "int8multirange",
-    "nummultirange",
-    "tsmultirange",
-    "tstzmultirange",
-    "datemultirange",
-    "geometry",
-    "geography",
-    "regclass",
-];
+/// Which of these types can be sent: what [`PgType::of`] says, for a whole listing in one statement.
+async fn sendable(connection: &mut PgConnection, types: &[Oid]) -> Result<HashSet<Oid>> {
+    let names: Vec<_> = SIMPLE.iter().map(|(name, _)| *name).collect();
+    let found: Vec<Oid> = sqlx::query_scalar(
+        "with recursive chain (asked, reached, path) as (
+             select asked, asked, '' from unnest($1::oid[]) as asked
+             union all
+             select c.asked,
+                    case t.typtype when 'd' then t.typbasetype when 'r' then r.rngsubtype else t.typelem end,
+                    c.path || case t.typtype when 'd' then '' when 'r' then 'r' else 'a' end
+             from chain as c
+             join pg_type as t on t.oid = c.reached
+             left join pg_range as r on r.rngtypid = t.oid
+             where t.typtype in ('d', 'r')
+                or t.typtype = 'b' and t.typcategory = 'A' and t.typelem <> 0
+         )
+         select c.asked
+         from chain as c
+         join pg_type as t on t.oid = c.reached
+         where c.path not like '%aa%'
+           and (t.typtype = 'e'
+                or t.typtype = 'b' and t.typname = any ($2)
+                   and (t.typname = 'citext' or t.typnamespace = 'pg_catalog'::regnamespace))",
+    )
+    .bind(types)
+    .bind(names)
+    .fetch_all(connection)
+    .await
+    .map_err(failed("cannot list types"))?;
+    Ok(found.into_iter().collect())
+}
 
 /// A model's columns, and a table's primary key.
 pub(super) async fn describe(session: &mut Session, model: &ModelSpec) -> Result<(Schema, Vec<String>)> {
@@ -230,8 +237,7 @@ pub(super) async fn describe(session: &mut Session, model: &ModelSpec) -> Result
             return Err(Error::new(Code::ModelDuplicateColumns, format!("two columns are named `{name}`")));
         }
         let Some(pg_type) = PgType::of(found.type_info()) else {
-            let told = format!("the column `{name}` has the type {source_type}, which cannot be sent exactly");
-            return Err(Error::new(Code::ModelTypeUnsupported, told));
+            return Err(unsupported(&name, &source_type));
         };
         let nullable = !not_null.contains(&name);
         columns.push(Column { name, kind: pg_type.kind(), source_type, nullable });
@@ -242,8 +248,57 @@ pub(super) async fn describe(session: &mut Session, model: &ModelSpec) -> Result
     Ok((Schema { columns }, primary_key))
 }
 
+fn unsupported(column: &str, source_type: &str) -> Error {
+    let told = format!("the column `{column}` has the type {source_type}, which cannot be sent exactly");
+    Error::new(Code::ModelTypeUnsupported, told)
+}
+
+/// Whether rows can be ordered and resumed by a column. Not by `citext` outside the search path: `>` would be the
+/// operator of `text` there, and the order citext's own.
+pub(super) fn is_key(pg_type: &PgType, source_type: &str) -> bool {
+    pg_type.is_key() && !source_type.ends_with(".citext")
+}
+
+pub(super) fn not_a_key(column: &str, source_type: &str) -> Error {
+    Error::new(Code::ModelTypeUnsupported, format!("the column `{column}` of type {source_type} cannot be a key"))
+}
+
+/// Prepares a statement of a model.
+///
+/// # Errors
+/// `model.type_unsupported` for a type of a kind that the driver does not know, such as a multirange.
 pub(super) async fn prepare(connection: &mut PgConnection, sql: &str, what: &str) -> Result<PgStatement> {
-    connection.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await.map_err(failed(what))
+    match connection.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await {
+        Ok(statement) => Ok(statement),
+        Err(error) if is_unread(&error) => match unknown_column(connection, sql).await? {
+            Some((column, source_type)) => Err(unsupported(&column, &source_type).caused_by(error)),
+            None => Err(failed(what)(error)),
+        },
+        Err(error) => Err(failed(what)(error)),
+    }
+}
+
+/// The first column whose type the driver does not know, and that type.
+async fn unknown_column(connection: &mut PgConnection, sql: &str) -> Result<Option<(String, String)>> {
+    // A row of NULLs and the columns' type numbers: the simple protocol does not look types up.
+    let sql = format!("select model.* from (select) as one left join (\n{sql}\n) as model on false");
+    let row = sqlx::raw_sql(AssertSqlSafe(sql))
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed("cannot describe the model"))?;
+    for column in row.columns() {
+        let Some(oid) = column.type_info().oid() else { continue };
+        let source_type: String = sqlx::query_scalar("select format_type($1, null)")
+            .bind(oid)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed("cannot name a type"))?;
+        let probe = AssertSqlSafe(format!("select null::{source_type}")).into_sql_str();
+        if connection.prepare(probe).await.is_err_and(|error| is_unread(&error)) {
+            return Ok(Some((column.name().to_owned(), source_type)));
+        }
+    }
+    Ok(None)
 }
 
 /// The columns that cannot be NULL, and the primary key.
@@ -294,9 +349,9 @@ pub(in crate::sources) fn preview_row(row: &Row, columns: &[Column]) -> serde_js
             format!("(cut: {} bytes)", out.len()).into()
         } else {
             // Numbers keep their digits as text: a tree's number would be a float.
-            match serde_json::from_slice(&out) {
-                Ok(serde_json::Value::Number(_)) | Err(_) => String::from_utf8_lossy(&out).into_owned().into(),
-                Ok(value) => value,
+            match serde_json::from_slice::<serde_json::Value>(&out) {
+                Ok(value) if !value.is_number() && is_exact(&value) => value,
+                _ => String::from_utf8_lossy(&out).into_owned().into(),
             }
         };
         (column.name.clone(), value)
@@ -304,9 +359,33 @@ pub(in crate::sources) fn preview_row(row: &Row, columns: &[Column]) -> serde_js
     serde_json::Value::Object(members.collect())
 }
 
+/// Whether a tree holds a document without loss: no number of it became a float.
+fn is_exact(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::String(_) => true,
+        serde_json::Value::Number(number) => !number.is_f64(),
+        serde_json::Value::Array(values) => values.iter().all(is_exact),
+        serde_json::Value::Object(members) => members.values().all(is_exact),
+    }
+}
+
 /// Counts rows without key and keys that repeat.
+///
+/// # Errors
+/// `model.key_missing` for a column that the model does not have, `model.type_unsupported` for one without an order.
 pub(super) async fn key_check(session: &mut Session, model: &ModelSpec, key: &[String]) -> Result<KeyCheck> {
     let connection = session.open().await?;
+    let statement =
+        prepare(connection, &format!("select * from {}", relation(model)), "cannot describe the model").await?;
+    for name in key {
+        let column = statement.columns().iter().find(|column| column.name() == name);
+        let column = column
+            .ok_or_else(|| Error::new(Code::ModelKeyMissing, format!("the column `{name}` is not in the model")))?;
+        let source_type = column.type_info().name().to_lowercase();
+        if !PgType::of(column.type_info()).is_some_and(|pg_type| is_key(&pg_type, &source_type)) {
+            return Err(not_a_key(name, &source_type));
+        }
+    }
     let missing = key.iter().map(|name| format!("{} is null", super::sql::identifier(name))).collect::<Vec<_>>();
     let sql = format!(
         "select coalesce(sum(times), 0)::bigint,
@@ -324,15 +403,16 @@ pub(super) async fn key_check(session: &mut Session, model: &ModelSpec, key: &[S
 
 /// The types of a statement's columns.
 pub(super) async fn column_types(connection: &mut PgConnection, sql: &str) -> Result<Vec<PgType>> {
+    // A server that does not say is one of the newest.
+    let version = connection.server_version_num().unwrap_or(u32::MAX);
     let statement = prepare(connection, sql, "cannot prepare the model's statement").await?;
     statement
         .columns()
         .iter()
         .map(|column| {
-            PgType::of(column.type_info()).ok_or_else(|| {
-                let told = format!("the column `{}` has a type that cannot be sent exactly", column.name());
-                Error::new(Code::ModelTypeUnsupported, told)
-            })
+            PgType::of(column.type_info())
+                .map(|pg_type| pg_type.at_version(version))
+                .ok_or_else(|| unsupported(column.name(), &column.type_info().name().to_lowercase()))
         })
         .collect()
 }
@@ -356,16 +436,27 @@ pub(super) fn fill(found: &sqlx::postgres::PgRow, types: &[PgType], columns: &[C
     Ok(())
 }
 
-/// What of a plan's columns is no longer so.
-pub(super) async fn refuse_changed(connection: &mut PgConnection, model: &ModelSpec, planned: &[Column]) -> Result<()> {
-    let statement =
-        prepare(connection, &format!("select * from {}", relation(model)), "cannot describe the model").await?;
-    for column in planned {
+/// Compares the columns of a plan with the server's; what was added meanwhile is not read.
+///
+/// # Errors
+/// `model.columns_changed`: a column is gone, has another type, or is of the key and may now be NULL.
+pub(super) async fn refuse_changed(connection: &mut PgConnection, plan: &ReadPlan) -> Result<()> {
+    let relation = relation(&plan.model);
+    let statement = prepare(connection, &format!("select * from {relation}"), "cannot describe the model").await?;
+    let not_null = match &plan.model {
+        ModelSpec::Table { .. } => constraints(connection, &relation).await?.0,
+        ModelSpec::Sql { .. } => Vec::new(),
+    };
+    for column in &plan.columns {
         let told = match statement.columns().iter().find(|found| found.name() == column.name) {
             None => format!("the column `{}` is gone", column.name),
             Some(found) if found.type_info().name().to_lowercase() != column.source_type => {
                 let now = found.type_info().name().to_lowercase();
                 format!("the column `{}` was {} and is {now}", column.name, column.source_type)
+            }
+            // Such rows sort last and have no place to go on from.
+            Some(_) if !column.nullable && plan.key.contains(&column.name) && !not_null.contains(&column.name) => {
+                format!("the column `{}` of the key may now be NULL", column.name)
             }
             Some(_) => continue,
         };

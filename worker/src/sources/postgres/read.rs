@@ -2,7 +2,8 @@
 //!
 //! Mode `full` reads by key: first the rows without one, which become dead letters, then the rest. Mode
 //! `incremental` reads by cursor and key, up to the bound that was sealed. A token is never given
-//! between two rows of one key, so a repeated key is seen as such whatever the chunks.
+//! between two rows of one key, so a repeated key is seen as such whatever the chunks. Keys that the
+//! server takes for one although their texts differ, `1.0` and `1.00`, are ordered by their texts too.
 
 use freshet_core::connector::{Cell, Change, Column, Flow, Op, ReadEnd, ReadMode, ReadPlan, ReadRequest, Row, Sink};
 use freshet_core::error::{Code, Error, Result};
@@ -12,8 +13,8 @@ use serde_json::Value;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
 
-use super::catalogue::{column_types, fill, quoted, refuse_changed};
-use super::seal::Bound;
+use super::catalogue::{column_types, fill, is_key, not_a_key, quoted, refuse_changed};
+use super::seal::{Bound, is_unique};
 use super::session::{Session, failed};
 use super::sql::{identifier, identifiers, relation, select};
 use super::types::PgType;
@@ -58,17 +59,18 @@ pub(super) async fn read(session: &mut Session, request: &ReadRequest, sink: &mu
 
 async fn read_on(connection: &mut PgConnection, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd> {
     let plan = &request.plan;
-    refuse_changed(connection, &plan.model, &plan.columns).await?;
+    refuse_changed(connection, plan).await?;
+    let types = column_types(connection, &select(&plan.model, &plan.columns)).await?;
     let from = request.from.as_ref().map(Token::parse).transpose()?;
     match &plan.mode {
-        ReadMode::Full => read_full(connection, plan, from, sink).await,
+        ReadMode::Full => read_full(connection, plan, &types, from, sink).await,
         ReadMode::Incremental { cursor } => {
             let bound = Bound::parse(&request.batch)?;
             let from = from.or(bound.after.clone());
-            let order = Order::new(plan, Some(cursor))?;
+            let order = Order::new(connection, plan, &types, Some(cursor)).await?;
             let upper = bound.condition(cursor);
             let sql = order.statement(plan, from.as_ref(), Some(&upper));
-            let token = stream(connection, plan, &order, Op::Update, &sql, sink).await?;
+            let token = stream(connection, plan, &types, &order, Op::Update, &sql, sink).await?;
             Ok(ReadEnd { token: token.map(|token| token.write()) })
         }
     }
@@ -77,18 +79,19 @@ async fn read_on(connection: &mut PgConnection, request: &ReadRequest, sink: &mu
 async fn read_full(
     connection: &mut PgConnection,
     plan: &ReadPlan,
+    types: &[PgType],
     from: Option<Token>,
     sink: &mut dyn Sink,
 ) -> Result<ReadEnd> {
-    let order = Order::new(plan, None)?;
+    let order = Order::new(connection, plan, types, None).await?;
     let from_key = from.clone().filter(|token| token.key.is_some());
     let mut end = None;
     if from_key.is_none() && order.may_be_null {
         let passed = from.and_then(|token| token.nulls).unwrap_or(0);
-        end = stream_without_key(connection, plan, &order, passed, sink).await?;
+        end = stream_without_key(connection, plan, types, &order, passed, sink).await?;
     }
     let sql = order.statement(plan, from_key.as_ref(), None);
-    let token = stream(connection, plan, &order, Op::Read, &sql, sink).await?;
+    let token = stream(connection, plan, types, &order, Op::Read, &sql, sink).await?;
     Ok(ReadEnd { token: token.or(end).map(|token| token.write()) })
 }
 
@@ -100,10 +103,30 @@ struct Order {
     places: Vec<usize>,
     has_cursor: bool,
     may_be_null: bool,
+    ties: Vec<Tie>,
+}
+
+/// A column of the key that may have equal values of different texts.
+struct Tie {
+    /// Its place among the order's names.
+    place: usize,
+    /// The type through which its value gets the server's own text.
+    cast: &'static str,
+}
+
+impl Tie {
+    fn of(&self, value: &str) -> String {
+        format!("{value}::{}::text collate \"C\"", self.cast)
+    }
 }
 
 impl Order {
-    fn new(plan: &ReadPlan, cursor: Option<&String>) -> Result<Self> {
+    async fn new(
+        connection: &mut PgConnection,
+        plan: &ReadPlan,
+        types: &[PgType],
+        cursor: Option<&String>,
+    ) -> Result<Self> {
         let names: Vec<String> = cursor.into_iter().chain(&plan.key).cloned().collect();
         let place = |name: &String| {
             plan.columns
@@ -114,21 +137,43 @@ impl Order {
         let places = names.iter().map(place).collect::<Result<Vec<_>>>()?;
         let may_be_null =
             plan.key.iter().any(|name| plan.columns.iter().any(|column| column.name == *name && column.nullable));
-        Ok(Self { names, places, has_cursor: cursor.is_some(), may_be_null })
+        let mut order = Self { names, places, has_cursor: cursor.is_some(), may_be_null, ties: Vec::new() };
+        order.refuse_unordered(types, &plan.columns)?;
+        if let [only] = plan.key.as_slice()
+            && is_unique(connection, &plan.model, only).await?
+        {
+            return Ok(order);
+        }
+        for place in usize::from(order.has_cursor)..order.names.len() {
+            let column = &plan.columns[order.places[place]];
+            if let Some(cast) = equal_texts(connection, plan, column).await? {
+                order.ties.push(Tie { place, cast });
+            }
+        }
+        Ok(order)
     }
 
     fn statement(&self, plan: &ReadPlan, from: Option<&Token>, upper: Option<&str>) -> String {
         let mut conditions: Vec<String> = Vec::new();
         if let Some(texts) = from.and_then(|token| self.texts(token)) {
-            let texts = texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ");
-            conditions.push(format!("({}) > ({texts})", identifiers(&self.names)));
-        } else if self.may_be_null && !self.has_cursor {
+            let mut texts: Vec<_> = texts.iter().map(|text| quoted(text)).collect();
+            texts.extend(self.ties.iter().map(|tie| tie.of(&texts[tie.place])).collect::<Vec<_>>());
+            conditions.push(format!("({}) > ({})", self.expressions(), texts.join(", ")));
+        }
+        if self.may_be_null {
+            // A row with NULL in a later column of the key compares as greater by the columns before it.
             conditions.extend(self.names.iter().map(|name| format!("{} is not null", identifier(name))));
         }
         conditions.extend(upper.map(str::to_owned));
         let condition =
             if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" and ")) };
-        format!("{}{condition} order by {}", select(&plan.model, &plan.columns), identifiers(&self.names))
+        format!("{}{condition} order by {}", select(&plan.model, &plan.columns), self.expressions())
+    }
+
+    /// What the rows are ordered by, with commas.
+    fn expressions(&self) -> String {
+        let ties = self.ties.iter().map(|tie| tie.of(&identifier(&self.names[tie.place])));
+        std::iter::once(identifiers(&self.names)).chain(ties).collect::<Vec<_>>().join(", ")
     }
 
     fn texts(&self, token: &Token) -> Option<Vec<String>> {
@@ -148,34 +193,62 @@ impl Order {
     }
 
     fn refuse_unordered(&self, types: &[PgType], columns: &[Column]) -> Result<()> {
-        match self.places.iter().find(|place| !types[**place].is_key()) {
+        match self.places.iter().find(|place| !is_key(&types[**place], &columns[**place].source_type)) {
             None => Ok(()),
             Some(place) => {
                 let column = &columns[*place];
-                let told = format!("the column `{}` of type {} cannot be a key", column.name, column.source_type);
-                Err(Error::new(Code::ModelTypeUnsupported, told))
+                Err(not_a_key(&column.name, &column.source_type))
             }
         }
     }
 }
 
+/// The cast for a key's column whose equal values can have different texts: `1.0` and `1.00`, `0` and `-0`, or what a
+/// collation takes for equal; none for any other.
+async fn equal_texts(connection: &mut PgConnection, plan: &ReadPlan, column: &Column) -> Result<Option<&'static str>> {
+    let cast = match column.source_type.as_str() {
+        "numeric" => return Ok(Some("numeric")),
+        "float4" => return Ok(Some("float4")),
+        "float8" => return Ok(Some("float8")),
+        "citext" => return Ok(Some("text")),
+        "text" | "varchar" => "text",
+        // The driver's name of `char(n)`.
+        "char" => "bpchar",
+        _ => return Ok(None),
+    };
+    let sql = format!(
+        "select exists (
+             select 1
+             from (select) as one
+             left join (select * from {}) as model on false
+             join pg_collation as c on c.oid = (collation for (model.{}))::regcollation
+             where not c.collisdeterministic)",
+        relation(&plan.model),
+        identifier(&column.name),
+    );
+    let ignores: bool = sqlx::query_scalar(AssertSqlSafe(sql))
+        .fetch_one(connection)
+        .await
+        .map_err(failed("cannot read the key's collation"))?;
+    Ok(ignores.then_some(cast))
+}
+
 async fn stream(
     connection: &mut PgConnection,
     plan: &ReadPlan,
+    types: &[PgType],
     order: &Order,
     op: Op,
     sql: &str,
     sink: &mut dyn Sink,
 ) -> Result<Option<Token>> {
-    let types = column_types(connection, sql).await?;
-    order.refuse_unordered(&types, &plan.columns)?;
     let mut rows = connection.fetch(sqlx::query(AssertSqlSafe(sql.to_owned())).persistent(false));
     let (mut row, mut last) = (Row::default(), Row::default());
     let mut any = false;
     // The place after which the chunk is full; the next row of another key lets it go.
     let mut full: Option<Token> = None;
     while let Some(found) = rows.try_next().await.map_err(failed("reading the model broke off"))? {
-        fill(&found, &types, &plan.columns, &mut row)?;
+        fill(&found, types, &plan.columns, &mut row)?;
         if let Some(token) = full.take() {
             if order.token(&row) == token {
                 full = Some(token);
@@ -193,23 +266,29 @@ async fn stream(
     Ok(any.then(|| order.token(&last)))
 }
 
-/// Rows with a NULL in the key, in whatever order the server gives them: the token counts them.
+/// Rows with a NULL in the key, in the order of their whole texts: the token counts them.
 async fn stream_without_key(
     connection: &mut PgConnection,
     plan: &ReadPlan,
+    types: &[PgType],
     order: &Order,
     passed: i64,
     sink: &mut dyn Sink,
 ) -> Result<Option<Token>> {
     let missing: Vec<_> = order.names.iter().map(|name| format!("{} is null", identifier(name))).collect();
-    let sql = format!("{} where {} offset {passed}", select(&plan.model, &plan.columns), missing.join(" or "));
-    let types = column_types(connection, &sql).await?;
+    let columns: Vec<_> = plan.columns.iter().map(|column| column.name.clone()).collect();
+    let sql = format!(
+        "{} where {} order by row({})::text collate \"C\" offset {passed}",
+        select(&plan.model, &plan.columns),
+        missing.join(" or "),
+        identifiers(&columns),
+    );
     let mut rows = connection.fetch(sqlx::query(AssertSqlSafe(sql)).persistent(false));
     let mut row = Row::default();
     let mut token = None;
     let mut count = passed;
     while let Some(found) = rows.try_next().await.map_err(failed("reading the model broke off"))? {
-        fill(&found, &types, &plan.columns, &mut row)?;
+        fill(&found, types, &plan.columns, &mut row)?;
         count += 1;
         let place = Token { nulls: Some(count), cursor: None, key: None };
         if sink.push(Change { op: Op::Read, before: None, after: Some(&row) })? == Flow::Full {

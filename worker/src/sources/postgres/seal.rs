@@ -12,7 +12,8 @@
 //! The bound is a clock's reading for timestamps, today for dates, and the greatest value for whole
 //! numbers, which are to come from a sequence. Open transactions of the database are known by their
 //! virtual ids, which every login may see in `pg_locks`; Freshet's own sessions only read and do not
-//! count. While a transaction is prepared nothing settles, for its virtual id is gone.
+//! count. While a transaction is prepared nothing settles, for its virtual id is gone. A row whose cursor is
+//! NULL lies below no bound and is never sent.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +71,7 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result
     let ReadMode::Incremental { cursor } = &plan.mode else {
         return Ok(Sealed { batch: json!({ "kind": "full" }), carry: None, empty: false, notes: Vec::new() });
     };
-    refuse_changed(connection, &plan.model, &plan.columns).await?;
+    refuse_changed(connection, plan).await?;
     let kind = cursor_kind(plan, cursor)?;
     refuse_standby(connection).await?;
     let after = request.position.as_ref().map(Token::parse).transpose()?;
@@ -164,7 +165,7 @@ async fn candidate(
 }
 
 /// Whether a table's column is unique by itself, as one fed by a sequence is.
-async fn is_unique(connection: &mut PgConnection, model: &ModelSpec, cursor: &str) -> Result<bool> {
+pub(super) async fn is_unique(connection: &mut PgConnection, model: &ModelSpec, cursor: &str) -> Result<bool> {
     let ModelSpec::Table { .. } = model else { return Ok(false) };
     sqlx::query_scalar(
         "select exists (

@@ -69,7 +69,17 @@ impl Session {
 }
 
 async fn connect(settings: &PostgresSettings) -> Result<PgConnection> {
-    let options = options(settings);
+    match connect_once(settings, settings.tls.mode).await {
+        // The driver takes `allow` for `disable`.
+        Err(error) if settings.tls.mode == TlsMode::Allow && error.code == Code::PostgresLogin => {
+            connect_once(settings, TlsMode::Require).await
+        }
+        connected => connected,
+    }
+}
+
+async fn connect_once(settings: &PostgresSettings, mode: TlsMode) -> Result<PgConnection> {
+    let options = options(settings, mode);
     let connected = tokio::time::timeout(CONNECT_TIMEOUT * 2, PgConnection::connect_with(&options)).await;
     let told = |code, what: &str| Error::new(code, format!("{}:{} {what}", settings.host, settings.port));
     match connected {
@@ -105,8 +115,8 @@ fn is_tls(error: &sqlx::Error) -> bool {
     }
 }
 
-fn options(settings: &PostgresSettings) -> PgConnectOptions {
-    let mode = match settings.tls.mode {
+fn options(settings: &PostgresSettings, mode: TlsMode) -> PgConnectOptions {
+    let mode = match mode {
         TlsMode::Disable => PgSslMode::Disable,
         TlsMode::Allow => PgSslMode::Allow,
         TlsMode::Prefer => PgSslMode::Prefer,
@@ -129,6 +139,7 @@ fn options(settings: &PostgresSettings) -> PgConnectOptions {
             ("default_transaction_read_only", "on"),
             ("standard_conforming_strings", "on"),
             ("bytea_output", "hex"),
+            ("DateStyle", "ISO"),
             ("statement_timeout", timeout.as_str()),
             ("TimeZone", "UTC"),
         ])
@@ -149,9 +160,16 @@ fn options(settings: &PostgresSettings) -> PgConnectOptions {
 pub(super) fn failed(what: &str) -> impl FnOnce(sqlx::Error) -> Error {
     let what = what.to_owned();
     move |error| {
-        let sqlx::Error::Database(database) = &error else {
-            let told = format!("{what}: the connection to the source broke");
-            return Error::new(Code::PostgresConnectionLost, told).caused_by(error);
+        let database = match &error {
+            sqlx::Error::Database(database) => database,
+            unread if is_unread(unread) => {
+                let told = format!("{what}: the server's answer cannot be read");
+                return Error::new(Code::PostgresQuery, told).caused_by(error);
+            }
+            _ => {
+                let told = format!("{what}: the connection to the source broke");
+                return Error::new(Code::PostgresConnectionLost, told).caused_by(error);
+            }
         };
         let state = database.code().unwrap_or_default().into_owned();
         let code = match state.as_str() {
@@ -172,4 +190,9 @@ pub(super) fn failed(what: &str) -> impl FnOnce(sqlx::Error) -> Error {
         };
         Error::new(code, told).caused_by(error)
     }
+}
+
+/// Whether an answer came and the driver has no word for it: a type of a kind that it does not know.
+pub(super) fn is_unread(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::TypeNotFound { .. })
 }

@@ -6,36 +6,60 @@ use std::ops::ControlFlow;
 
 use freshet_core::connector::{Column, ModelSpec};
 use freshet_core::error::{Code, Error, Result};
-use sqlparser::ast::{Expr, ObjectName, Query, SetExpr, Statement, Visit, Visitor};
+use sqlparser::ast::{Expr, ObjectName, Query, Select, SetExpr, Statement, Visit, Visitor};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Token, Tokenizer};
 
 /// Bytes of a model's statement, at most.
 const SQL_LENGTH_MAX: usize = 100_000;
 
-/// Functions that read files, change the session or reach other servers. Rights stop them too.
+/// Functions that change the session, the server or large objects. Rights stop many of them too.
 const FORBIDDEN: &[&str] = &[
     "set_config",
-    "dblink",
-    "dblink_exec",
-    "dblink_connect",
-    "pg_read_file",
-    "pg_read_binary_file",
-    "pg_ls_dir",
-    "pg_stat_file",
-    "lo_import",
-    "lo_export",
-    "lo_create",
-    "lo_unlink",
-    "pg_terminate_backend",
-    "pg_cancel_backend",
-    "pg_reload_conf",
-    "pg_advisory_lock",
-    "pg_notify",
     "nextval",
     "setval",
-    "query_to_xml",
+    "pg_notify",
+    "pg_cancel_backend",
+    "pg_terminate_backend",
+    "pg_log_backend_memory_contexts",
+    "pg_reload_conf",
+    "pg_rotate_logfile",
+    "pg_promote",
+    "pg_switch_wal",
+    "pg_export_snapshot",
+    "pg_file_write",
+    "pg_stat_file",
+    "lo_creat",
+    "lo_create",
+    "lo_export",
+    "lo_from_bytea",
+    "lo_import",
+    "lo_open",
+    "lo_put",
+    "lo_truncate",
+    "lo_truncate64",
+    "lo_unlink",
+    "lowrite",
+];
+
+/// How the names of whole families begin: other servers, files, locks, waits, replication, SQL in a text.
+const FORBIDDEN_FAMILIES: &[&str] = &[
+    "dblink",
+    "pg_read_",
+    "pg_ls_",
+    "pg_advisory_",
+    "pg_try_advisory_",
     "pg_sleep",
+    "pg_create_",
+    "pg_drop_",
+    "pg_copy_",
+    "pg_logical_",
+    "pg_replication_",
+    "pg_wal_replay_",
+    "pg_stat_reset",
+    "query_to_xml",
+    "cursor_to_xml",
 ];
 
 /// Checks a model before it is saved.
@@ -74,9 +98,21 @@ fn check_select(sql: &str) -> Result<()> {
         }
     };
     match query.visit(&mut ReadsOnly) {
+        ControlFlow::Continue(()) if has_escaped_name(sql) => Err(not_select("U&\"…\" hides a name")),
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(told) => Err(not_select(&told)),
     }
+}
+
+/// Whether a name is written with Unicode escapes: the parser takes `U&"n"` for `U & "n"`, the server for `n`.
+fn has_escaped_name(sql: &str) -> bool {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().unwrap_or_default();
+    tokens.array_windows().any(|[prefix, and, name]| match (prefix, and, name) {
+        (Token::Word(prefix), Token::Ampersand, Token::Word(name)) => {
+            prefix.quote_style.is_none() && prefix.value.eq_ignore_ascii_case("u") && name.quote_style.is_some()
+        }
+        _ => false,
+    })
 }
 
 fn not_select(told: &str) -> Error {
@@ -94,12 +130,18 @@ impl Visitor for ReadsOnly {
             return ControlFlow::Break("FOR UPDATE and FOR SHARE lock rows".into());
         }
         match query.body.as_ref() {
-            SetExpr::Select(select) if select.into.is_some() => ControlFlow::Break("SELECT INTO makes a table".into()),
             SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
                 ControlFlow::Break("a WITH part changes rows".into())
             }
             _ => ControlFlow::Continue(()),
         }
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
+        if select.into.is_some() {
+            return ControlFlow::Break("SELECT INTO makes a table".into());
+        }
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<String> {
@@ -116,7 +158,7 @@ impl Visitor for ReadsOnly {
 
 fn refuse_function(name: &ObjectName) -> ControlFlow<String> {
     let last = name.0.last().map(|part| part.to_string().trim_matches('"').to_lowercase()).unwrap_or_default();
-    if FORBIDDEN.contains(&last.as_str()) {
+    if FORBIDDEN.contains(&last.as_str()) || FORBIDDEN_FAMILIES.iter().any(|family| last.starts_with(family)) {
         ControlFlow::Break(format!("the function `{last}` is not for models"))
     } else {
         ControlFlow::Continue(())
@@ -143,7 +185,20 @@ pub(super) fn relation(model: &ModelSpec) -> String {
     match model {
         ModelSpec::Table { schema, table } => format!("{}.{}", identifier(schema), identifier(table)),
         // Lines of its own, so that a comment at the end does not swallow the bracket.
-        ModelSpec::Sql { sql } => format!("(\n{}\n) as model", sql.trim_end().trim_end_matches(';')),
+        ModelSpec::Sql { sql } => format!("(\n{}\n) as model", without_semicolon(sql)),
+    }
+}
+
+/// The statement up to its last semicolon, after which only spaces and comments may stand.
+fn without_semicolon(sql: &str) -> &str {
+    let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location() else { return sql };
+    let written = tokens.iter().rev().filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+    let Some(first) = written.take_while(|token| token.token == Token::SemiColon).last() else { return sql };
+    let (line, column) = (first.span.start.line as usize, first.span.start.column as usize);
+    let before: usize = sql.split_inclusive('\n').take(line - 1).map(str::len).sum();
+    match sql[before..].char_indices().nth(column - 1) {
+        Some((place, ';')) => &sql[..before + place],
+        _ => sql,
     }
 }
 
@@ -196,6 +251,20 @@ mod tests {
         assert_eq!(code("select 1; drop table orders"), Some(Code::ModelMultipleStatements));
         assert_eq!(code("selec 1 from"), Some(Code::ModelSyntax));
         assert_eq!(code("  "), Some(Code::Invalid));
+    }
+
+    #[test]
+    fn a_semicolon_at_the_end_is_left_out() {
+        for (sql, left) in [
+            ("select 1", "select 1"),
+            ("select 1;", "select 1"),
+            ("select 1 ; ;\n", "select 1 "),
+            ("select ';' as ż -- ;\n, 'ż;';-- all; /*", "select ';' as ż -- ;\n, 'ż;'"),
+            ("select 1 -- all;", "select 1 -- all;"),
+            ("select $$;$$; /* ; */ ", "select $$;$$"),
+        ] {
+            assert_eq!(without_semicolon(sql), left, "{sql}");
+        }
     }
 
     #[test]

@@ -31,8 +31,12 @@ pub enum PgType {
     Float8,
     /// `numeric`
     Numeric,
-    /// `text`, `varchar`, `char(n)`, `name`, `citext`, `xml`, enums
+    /// `text`, `varchar`, `char(n)`, `name`, `citext`, enums
     Text,
+    /// `xml`, without a declaration that says no more than the defaults
+    Xml,
+    /// `"char"`, one byte
+    Char,
     /// `bytea`
     Bytea,
     /// `uuid`
@@ -53,6 +57,8 @@ pub enum PgType {
     TimestampTz,
     /// `interval`
     Interval,
+    /// `interval` of a server before release 17, which has no infinite ones
+    FiniteInterval,
     /// `inet`, `cidr`
     Inet,
     /// `macaddr`, `macaddr8`
@@ -66,6 +72,42 @@ pub enum PgType {
     /// Ranges over any of these
     Range(Box<PgType>),
 }
+
+/// Base types that are sent, by their names in `pg_type`; all but `citext` are built in.
+pub(super) const SIMPLE: &[(&str, PgType)] = &[
+    ("bool", PgType::Bool),
+    ("int2", PgType::Int2),
+    ("int4", PgType::Int4),
+    ("int8", PgType::Int8),
+    ("oid", PgType::Oid),
+    ("float4", PgType::Float4),
+    ("float8", PgType::Float8),
+    ("numeric", PgType::Numeric),
+    ("text", PgType::Text),
+    ("varchar", PgType::Text),
+    ("bpchar", PgType::Text),
+    ("name", PgType::Text),
+    ("citext", PgType::Text),
+    ("xml", PgType::Xml),
+    ("char", PgType::Char),
+    ("bytea", PgType::Bytea),
+    ("uuid", PgType::Uuid),
+    ("json", PgType::Json),
+    ("jsonb", PgType::Jsonb),
+    ("date", PgType::Date),
+    ("time", PgType::Time),
+    ("timetz", PgType::TimeTz),
+    ("timestamp", PgType::Timestamp),
+    ("timestamptz", PgType::TimestampTz),
+    ("interval", PgType::Interval),
+    ("inet", PgType::Inet),
+    ("cidr", PgType::Inet),
+    ("macaddr", PgType::MacAddr),
+    ("macaddr8", PgType::MacAddr),
+    ("bit", PgType::Bit),
+    ("varbit", PgType::Bit),
+    ("pg_lsn", PgType::Lsn),
+];
 
 /// Bytes that are not of the type's form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -88,37 +130,30 @@ impl PgType {
         }
     }
 
+    /// The form on a server of this version, `150018`.
+    #[must_use]
+    pub fn at_version(self, version: u32) -> Self {
+        match self {
+            Self::Interval if version < 170_000 => Self::FiniteInterval,
+            Self::Array(element) => Self::Array(element.at_version(version).into()),
+            Self::Range(element) => Self::Range(element.at_version(version).into()),
+            other => other,
+        }
+    }
+
     fn fits_in_array(&self) -> bool {
         !matches!(self, Self::Array(_))
     }
 
+    /// By the driver's name: the catalogue's in capitals, but for two, and with a schema for what is not found without.
     fn simple(name: &str) -> Option<Self> {
-        Some(match name.to_ascii_uppercase().as_str() {
-            "BOOL" => Self::Bool,
-            "INT2" => Self::Int2,
-            "INT4" => Self::Int4,
-            "INT8" => Self::Int8,
-            "OID" => Self::Oid,
-            "FLOAT4" => Self::Float4,
-            "FLOAT8" => Self::Float8,
-            "NUMERIC" => Self::Numeric,
-            "TEXT" | "VARCHAR" | "CHAR" | "\"CHAR\"" | "NAME" | "CITEXT" | "XML" => Self::Text,
-            "BYTEA" => Self::Bytea,
-            "UUID" => Self::Uuid,
-            "JSON" => Self::Json,
-            "JSONB" => Self::Jsonb,
-            "DATE" => Self::Date,
-            "TIME" => Self::Time,
-            "TIMETZ" => Self::TimeTz,
-            "TIMESTAMP" => Self::Timestamp,
-            "TIMESTAMPTZ" => Self::TimestampTz,
-            "INTERVAL" => Self::Interval,
-            "INET" | "CIDR" => Self::Inet,
-            "MACADDR" | "MACADDR8" => Self::MacAddr,
-            "BIT" | "VARBIT" => Self::Bit,
-            "PG_LSN" => Self::Lsn,
-            _ => return None,
-        })
+        let name = match name {
+            "CHAR" => "bpchar",
+            "\"CHAR\"" => "char",
+            name if name.ends_with(".citext") => "citext",
+            name => name,
+        };
+        SIMPLE.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, simple)| simple.clone())
     }
 
     /// What the column holds, in the words every source shares.
@@ -129,22 +164,40 @@ impl PgType {
             Self::Int2 | Self::Int4 | Self::Int8 | Self::Oid => Kind::Int,
             Self::Float4 | Self::Float8 => Kind::Float,
             Self::Numeric => Kind::Decimal,
-            Self::Text | Self::Uuid | Self::TimeTz | Self::Inet | Self::MacAddr | Self::Bit | Self::Lsn => Kind::Text,
-            Self::Range(_) => Kind::Text,
+            Self::Text
+            | Self::Xml
+            | Self::Char
+            | Self::Uuid
+            | Self::TimeTz
+            | Self::Inet
+            | Self::MacAddr
+            | Self::Bit
+            | Self::Lsn
+            | Self::Range(_) => Kind::Text,
             Self::Bytea => Kind::Bytes,
             Self::Json | Self::Jsonb | Self::Array(_) => Kind::Json,
             Self::Date => Kind::Date,
             Self::Time => Kind::Time,
             Self::Timestamp => Kind::Timestamp,
             Self::TimestampTz => Kind::TimestampTz,
-            Self::Interval => Kind::Interval,
+            Self::Interval | Self::FiniteInterval => Kind::Interval,
         }
     }
 
     /// Whether rows can be ordered and resumed by such a column.
     #[must_use]
     pub fn is_key(&self) -> bool {
-        !matches!(self, Self::Json | Self::Jsonb | Self::Array(_) | Self::Range(_) | Self::Interval | Self::Bit)
+        !matches!(
+            self,
+            Self::Xml
+                | Self::Json
+                | Self::Jsonb
+                | Self::Array(_)
+                | Self::Range(_)
+                | Self::Interval
+                | Self::FiniteInterval
+                | Self::Bit
+        )
     }
 
     /// Adds one value to a row.
@@ -161,7 +214,7 @@ impl PgType {
             Self::Float4 => float4(f32::from_be_bytes(exact(bytes)?), row),
             Self::Float8 => float8(f64::from_be_bytes(exact(bytes)?), row),
             Self::Numeric => numeric_cell(bytes, row)?,
-            Self::Text => row.push_bytes(Cell::Text, utf8(bytes)?),
+            Self::Text | Self::Xml => row.push_bytes(Cell::Text, utf8(bytes)?),
             Self::Bytea => row.push_bytes(Cell::Bytes, bytes),
             Self::Json => row.push_bytes(Cell::Json, utf8(bytes)?),
             Self::Jsonb => match bytes.split_first() {
@@ -177,9 +230,11 @@ impl PgType {
                 });
             }
             Self::Array(element) => row.push_with(Cell::Json, |out| array(element, bytes, out))?,
-            Self::Uuid
+            Self::Char
+            | Self::Uuid
             | Self::TimeTz
             | Self::Interval
+            | Self::FiniteInterval
             | Self::Inet
             | Self::MacAddr
             | Self::Bit
@@ -192,9 +247,14 @@ impl PgType {
     /// Appends one value as the server's own text, but for times, which are ISO 8601.
     fn text(&self, bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
         match self {
+            Self::Char => char_text(byte(bytes)?, out),
             Self::Uuid => uuid(bytes, out),
             Self::TimeTz => time_tz(bytes, out),
-            Self::Interval => interval(bytes, out),
+            Self::Interval => match infinite(bytes) {
+                Some(text) => write(out, format_args!("{text}")),
+                None => interval(bytes, out),
+            },
+            Self::FiniteInterval => interval(bytes, out),
             Self::Inet => inet(bytes, out),
             Self::MacAddr => mac_addr(bytes, out),
             Self::Bit => bits(bytes, out),
@@ -275,7 +335,8 @@ fn numeric_cell(bytes: &[u8], row: &mut Row) -> Decoded {
 ///
 /// The form: count of base-10000 digits, weight of the first, sign, digits after the point, the digits.
 fn numeric(mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded<bool> {
-    let count = i16::from_be_bytes(take(&mut bytes)?);
+    // Unsigned: the longest numbers have 36 864 such digits.
+    let count = u16::from_be_bytes(take(&mut bytes)?);
     let weight = i16::from_be_bytes(take(&mut bytes)?);
     let sign = u16::from_be_bytes(take(&mut bytes)?);
     let scale = i16::from_be_bytes(take(&mut bytes)?);
@@ -284,9 +345,8 @@ fn numeric(mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded<bool> {
         0xD000 => out.extend_from_slice(b"Infinity"),
         0xF000 => out.extend_from_slice(b"-Infinity"),
         0x0000 | 0x4000 => {
-            let length = usize::try_from(count).map_err(|_| Malformed)?;
             let (digits, rest) = bytes.as_chunks::<2>();
-            if digits.len() != length || !rest.is_empty() || scale < 0 {
+            if digits.len() != usize::from(count) || !rest.is_empty() || scale < 0 {
                 return Err(Malformed);
             }
             if sign == 0x4000 {
@@ -307,6 +367,9 @@ fn numeric_digits(digits: &[[u8; 2]], weight: i32, scale: i32, out: &mut Vec<u8>
     };
     let quad =
         |value: u16| [value / 1000, value / 100 % 10, value / 10 % 10, value % 10].map(|digit| b'0' + digit as u8);
+    if weight > 0 && digit(0)? == 0 {
+        return Err(Malformed);
+    }
     if weight < 0 {
         out.push(b'0');
     } else {
@@ -358,6 +421,16 @@ fn nanos_of_day(micros: i64) -> Decoded<u64> {
     if (0..=86_400_000_000).contains(&micros) { Ok(micros as u64 * 1_000) } else { Err(Malformed) }
 }
 
+/// Nothing for a zero byte; past ASCII in octal, as the server writes it from release 16 on.
+fn char_text(byte: u8, out: &mut Vec<u8>) -> Decoded {
+    match byte {
+        0 => {}
+        1..=0x7F => out.push(byte),
+        _ => write(out, format_args!("\\{byte:03o}"))?,
+    }
+    Ok(())
+}
+
 fn uuid(bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
     let id = uuid::Uuid::from_bytes(exact(bytes)?);
     out.extend_from_slice(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
@@ -374,16 +447,22 @@ fn time_tz(mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
     if offset % 60 != 0 { write(out, format_args!(":{:02}", offset % 60)) } else { Ok(()) }
 }
 
+/// The infinities: greatest or least numbers alone.
+fn infinite(mut bytes: &[u8]) -> Option<&'static str> {
+    let micros = i64::from_be_bytes(take(&mut bytes).ok()?);
+    let days = i32::from_be_bytes(take(&mut bytes).ok()?);
+    match (micros, days, i32::from_be_bytes(exact(bytes).ok()?)) {
+        (i64::MAX, i32::MAX, i32::MAX) => Some("infinity"),
+        (i64::MIN, i32::MIN, i32::MIN) => Some("-infinity"),
+        _ => None,
+    }
+}
+
 /// ISO 8601 with a sign on each part, as the parts have signs of their own: `P1M-3DT4H`.
 fn interval(mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
     let micros = i64::from_be_bytes(take(&mut bytes)?);
     let days = i32::from_be_bytes(take(&mut bytes)?);
     let months = i32::from_be_bytes(exact(bytes)?);
-    match (micros, days, months) {
-        (i64::MAX, i32::MAX, i32::MAX) => return write(out, format_args!("infinity")),
-        (i64::MIN, i32::MIN, i32::MIN) => return write(out, format_args!("-infinity")),
-        _ => {}
-    }
     out.push(b'P');
     for (amount, letter) in [(months / 12, 'Y'), (months % 12, 'M'), (days, 'D')] {
         if amount != 0 {
@@ -423,8 +502,20 @@ fn inet(mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
         (3, 16) => (std::net::IpAddr::from(exact::<16>(bytes)?), 128),
         _ => return Err(Malformed),
     };
-    write(out, format_args!("{address}"))?;
+    match ipv4_compatible(&address) {
+        Some(inner) => write(out, format_args!("::{inner}"))?,
+        None => write(out, format_args!("{address}"))?,
+    }
     if is_cidr != 0 || bits != full { write(out, format_args!("/{bits}")) } else { Ok(()) }
+}
+
+/// The last four bytes of `::a.b.c.d`, which the server writes so and Rust does not.
+fn ipv4_compatible(address: &std::net::IpAddr) -> Option<std::net::Ipv4Addr> {
+    let std::net::IpAddr::V6(address) = address else { return None };
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, high, _] if high != 0 => address.to_ipv4(),
+        _ => None,
+    }
 }
 
 fn mac_addr(bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
@@ -465,6 +556,11 @@ fn array(element: &PgType, mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
         out.extend_from_slice(b"[]");
         return if bytes.is_empty() { Ok(()) } else { Err(Malformed) };
     }
+    // Each element has at least its length's four bytes, and the server makes no dimension of length 0.
+    let elements = lengths.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
+    if elements.is_none_or(|elements| elements == 0 || elements > bytes.len() / 4) {
+        return Err(Malformed);
+    }
     let mut row = Row::default();
     dimension(element, &lengths, &mut bytes, &mut row, out)?;
     if bytes.is_empty() { Ok(()) } else { Err(Malformed) }
@@ -472,10 +568,6 @@ fn array(element: &PgType, mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
 
 fn dimension(element: &PgType, lengths: &[usize], bytes: &mut &[u8], row: &mut Row, out: &mut Vec<u8>) -> Decoded {
     let (length, deeper) = lengths.split_first().ok_or(Malformed)?;
-    // Each element has at least its length's four bytes: a count beyond that is a lie.
-    if *length > bytes.len() / 4 + 1 {
-        return Err(Malformed);
-    }
     out.push(b'[');
     for place in 0..*length {
         if place > 0 {
@@ -524,12 +616,113 @@ fn range(element: &PgType, mut bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
     }
     out.push(if flags & LOWER_IN != 0 { b'[' } else { b'(' });
     if flags & LOWER_INFINITE == 0 {
-        element.text(field(&mut bytes)?.ok_or(Malformed)?, out)?;
+        range_bound(element, field(&mut bytes)?.ok_or(Malformed)?, out)?;
     }
     out.push(b',');
     if flags & UPPER_INFINITE == 0 {
-        element.text(field(&mut bytes)?.ok_or(Malformed)?, out)?;
+        range_bound(element, field(&mut bytes)?.ok_or(Malformed)?, out)?;
     }
     out.push(if flags & UPPER_IN != 0 { b']' } else { b')' });
     if bytes.is_empty() { Ok(()) } else { Err(Malformed) }
+}
+
+/// In quotes where the server puts them: an empty text, or one with a character that ranges are written with.
+fn range_bound(element: &PgType, bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
+    let mut bound = Vec::new();
+    element.text(bytes, &mut bound)?;
+    let is_plain = |byte: &u8| !byte.is_ascii_whitespace() && *byte != 0x0B && !b"\"\\()[],".contains(byte);
+    if !bound.is_empty() && bound.iter().all(is_plain) {
+        out.extend_from_slice(&bound);
+        return Ok(());
+    }
+    out.push(b'"');
+    for byte in bound {
+        if byte == b'"' || byte == b'\\' {
+            out.push(byte);
+        }
+        out.push(byte);
+    }
+    out.push(b'"');
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn every_type() -> impl Strategy<Value = PgType> {
+        let base = proptest::sample::select(SIMPLE).prop_map(|(_, simple)| simple);
+        base.prop_recursive(2, 4, 1, |inner| {
+            prop_oneof![
+                inner.clone().prop_map(|element| PgType::Array(element.into())),
+                inner.prop_map(|element| PgType::Range(element.into())),
+            ]
+        })
+    }
+
+    /// Random bytes, and such as begin like a value: small numbers, lengths, flags.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let word = prop_oneof![
+            (0..8_u32).prop_map(|word| word.to_be_bytes().to_vec()),
+            Just(vec![0xFF; 4]),
+            vec(any::<u8>(), 1..9),
+        ];
+        prop_oneof![
+            vec(any::<u8>(), 0..64),
+            vec(word, 0..24).prop_map(|words| words.concat()),
+            // The lengths of whole numbers, times, intervals, addresses.
+            proptest::sample::select(vec![1_usize, 2, 4, 8, 12, 16, 20])
+                .prop_flat_map(|length| vec(any::<u8>(), length)),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn bytes_that_are_no_value_are_refused_and_never_a_panic(pg_type in every_type(), bytes in bytes()) {
+            let (mut row, mut out) = (Row::default(), Vec::new());
+
+            let decoded = pg_type.decode(&bytes, &mut row);
+
+            if decoded.is_ok() {
+                prop_assert_eq!(row.cells().len(), 1);
+                json::cell(&row, 0, &mut out);
+                json::cell_text(&row, 0, &mut out);
+                prop_assert!(std::str::from_utf8(&out).is_ok());
+            }
+        }
+
+        #[test]
+        fn numerics_of_any_form_are_refused_or_digits(
+            count in 0..6_u16, weight in -5..6_i16, sign in proptest::sample::select(vec![0, 0x4000, 0xC000, 1_u16]),
+            scale in -1..40_i16, digits in vec(0..10_001_u16, 0..6),
+        ) {
+            let words = [count, weight as u16, sign, scale as u16].into_iter().chain(digits);
+            let bytes: Vec<_> = words.flat_map(u16::to_be_bytes).collect();
+            let mut row = Row::default();
+
+            if PgType::Numeric.decode(&bytes, &mut row).is_ok() {
+                let mut out = Vec::new();
+                json::cell(&row, 0, &mut out);
+                prop_assert!(serde_json::from_slice::<serde_json::Value>(&out).is_ok(), "{}", String::from_utf8_lossy(&out));
+            }
+        }
+    }
+
+    #[test]
+    fn an_array_that_claims_more_than_its_bytes_is_refused() {
+        let mut header: Vec<u8> = [6_u32, 0, 23].iter().flat_map(|word| word.to_be_bytes()).collect();
+        for length in [100_u32, 100, 100, 100, 100, 0] {
+            header.extend([length.to_be_bytes(), 1_u32.to_be_bytes()].concat());
+        }
+        header.extend([0; 400]);
+
+        let decoded = PgType::Array(PgType::Int4.into()).decode(&header, &mut Row::default());
+
+        assert_eq!(decoded, Err(Malformed));
+    }
 }

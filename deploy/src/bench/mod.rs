@@ -1,0 +1,26 @@
+//! Figures, each beside a peer or a limit that is measured in the same run on the same machine.
+
+mod bare;
+mod grounds;
+mod meter;
+mod postgres_kafka;
+
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Postgres to Kafka: Freshet beside a bare librdkafka producer and exporters written in Python
+    PostgresKafka(postgres_kafka::Options),
+    /// One of the cases: sends records of a topic again, as fast as librdkafka takes them
+    #[command(hide = true)]
+    BareProducer(bare::Options),
+}
+
+impl Bench {
+    pub async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::PostgresKafka(options) => postgres_kafka::run(options).await,
+            Self::BareProducer(options) => bare::run(&options),
+        }
+    }
+}
