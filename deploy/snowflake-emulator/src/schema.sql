@@ -308,9 +308,15 @@ $$;
 -- SHOW COLUMNS' description of a type: JSON text.
 create or replace function emulator.show_type(kept jsonb, nullable boolean) returns text language sql immutable strict as $$
   select case
-    when kept ? 'Fixed' then format('{"type":"FIXED","precision":%s,"scale":%s,"nullable":%s}', kept -> 'Fixed' ->> 'precision', kept -> 'Fixed' ->> 'scale', nullable)
-    when kept ? 'Text' then format('{"type":"TEXT","length":%1$s,"byteLength":%2$s,"nullable":%3$s,"fixed":false}', kept -> 'Text' ->> 'length', least((kept -> 'Text' ->> 'length')::bigint * 4, 16777216), nullable)
-    when kept ? 'Binary' then format('{"type":"BINARY","length":%1$s,"byteLength":%1$s,"nullable":%2$s,"fixed":true}', kept -> 'Binary' ->> 'length', nullable)
-    when kept #>> '{}' like 'Time%' then format('{"type":"%s","precision":0,"scale":9,"nullable":%s}', emulator.type_name(kept), nullable)
-    else format('{"type":"%s","nullable":%s}', replace(emulator.type_name(kept), 'FLOAT', 'REAL'), nullable) end
+    when kept ? 'Fixed' then format('{"type":"FIXED","precision":%s,"scale":%s,"nullable":%s}', kept -> 'Fixed' ->> 'precision', kept -> 'Fixed' ->> 'scale', nullable::text)
+    when kept ? 'Text' then format('{"type":"TEXT","length":%1$s,"byteLength":%2$s,"nullable":%3$s,"fixed":false}', kept -> 'Text' ->> 'length', least((kept -> 'Text' ->> 'length')::bigint * 4, 16777216), nullable::text)
+    when kept ? 'Binary' then format('{"type":"BINARY","length":%1$s,"byteLength":%1$s,"nullable":%2$s,"fixed":true}', kept -> 'Binary' ->> 'length', nullable::text)
+    when kept #>> '{}' like 'Time%' then format('{"type":"%s","precision":0,"scale":9,"nullable":%s}', emulator.type_name(kept), nullable::text)
+    else format('{"type":"%s","nullable":%s}', replace(emulator.type_name(kept), 'FLOAT', 'REAL'), nullable::text) end
+$$;
+
+-- A sum of hashes as a signed number of 64 bits.
+create or replace function emulator.signed64(n numeric) returns numeric language sql immutable strict as $$
+  select case when m > 9223372036854775807 then m - 18446744073709551616 else m end
+  from (select mod(mod(n, 18446744073709551616) + 18446744073709551616, 18446744073709551616) as m) x
 $$;

@@ -149,8 +149,8 @@ impl Binder<'_> {
                 let hash = self.hash(&call.arguments)?;
                 // The sum of the rows' hashes, modulo 2^64: any order gives the same.
                 Typed::solid(
-                    format!("(mod(coalesce(sum({distinct}{hash}), 0), 18446744073709551616) - 0)"),
-                    Type::Fixed { precision: 20, scale: 0 },
+                    format!("emulator.signed64(coalesce(sum({distinct}{hash}), 0))"),
+                    Type::Fixed { precision: 19, scale: 0 },
                 )
             }
             "LISTAGG" => {
