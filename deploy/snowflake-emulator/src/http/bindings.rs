@@ -74,7 +74,7 @@ fn bound(ty: Type, value: &str) -> Option<String> {
         Type::Real => format!("{}::float8", literal(&value.parse::<f64>().ok()?.to_string())),
         Type::Text { .. } => format!("{}::text", literal(value)),
         Type::Binary { .. } => {
-            if value.len() % 2 != 0 || !value.chars().all(|c| c.is_ascii_hexdigit()) {
+            if !value.len().is_multiple_of(2) || !value.chars().all(|c| c.is_ascii_hexdigit()) {
                 return None;
             }
             format!("decode({}, 'hex')", literal(value))

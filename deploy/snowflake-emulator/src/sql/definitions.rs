@@ -169,7 +169,7 @@ impl NewColumn {
 }
 
 fn columns_of_query(table: &ast::CreateTable, found: &[Column]) -> Result<Vec<NewColumn>, SqlError> {
-    let named: Vec<NewColumn> = table.columns.iter().map(|column| new_column(column)).collect::<Result<_, _>>()?;
+    let named: Vec<NewColumn> = table.columns.iter().map(new_column).collect::<Result<_, _>>()?;
     if !named.is_empty() && named.len() != found.len() {
         return Err(SqlError::compilation("002025", "42601", "the column list and the query have different lengths"));
     }

@@ -93,9 +93,7 @@ fn filter(session: &Session, cursor: &mut Cursor<'_>, kind: &str) -> Result<Filt
     if cursor.take("in") {
         if cursor.take("account") {
             (found.database, found.schema) = (None, None);
-        } else if cursor.take("database") {
-            (found.database, found.schema) = (Some(cursor.name()?.concat()), None);
-        } else if kind == "schemas" && !cursor.take("schema") {
+        } else if cursor.take("database") || (kind == "schemas" && !cursor.take("schema")) {
             (found.database, found.schema) = (Some(cursor.name()?.concat()), None);
         } else if cursor.take("table") || cursor.take("view") {
             found.table = Some(cursor.name()?);

@@ -268,10 +268,9 @@ impl Binder<'_> {
     }
 
     fn scalar(&mut self, call: &Call<'_>) -> Result<Option<Typed>, SqlError> {
-        if call.arguments.is_empty() || call.name.starts_with("CURRENT_TIME") {
-            if let Some(found) = self.bare_function(&call.name) {
-                return Ok(Some(found));
-            }
+        let takes_nothing = call.arguments.is_empty() || call.name.starts_with("CURRENT_TIME");
+        if takes_nothing && let Some(found) = self.bare_function(&call.name) {
+            return Ok(Some(found));
         }
         for group in [Self::conditional, Self::textual, Self::numeric, Self::temporal, Self::semi_structured] {
             if let Some(found) = group(self, call)? {
