@@ -107,6 +107,48 @@ codes! {
     /// The statement took longer than its limit.
     PostgresTimeout = "postgres.query_timeout", Transient, "Add an index for the model's key or cursor, or raise the connection's `statement_timeout_s`.";
 
+    // Connections to Snowflake.
+    /// The name does not resolve, nothing answers, or Snowflake is down for the moment.
+    SnowflakeUnreachable = "snowflake.unreachable", Transient, "Check the account's name, and that a firewall lets the worker through to it on port 443.";
+    /// TLS cannot be agreed or the certificate is not trusted.
+    SnowflakeTls = "snowflake.tls_failed", User, "Check that nothing between the worker and Snowflake replaces its certificate.";
+    /// The token, key or user is wrong.
+    SnowflakeLogin = "snowflake.login_failed", User, "Check account, user and key or token; for a key pair run the ALTER USER script of the connection again.";
+    /// The OAuth consent ended: the refresh token is spent or was revoked.
+    SnowflakeConsent = "snowflake.consent_expired", User, "Connect with Snowflake again; a refresh token lives 90 days at most.";
+    /// A network policy keeps the worker out, or the account is not served there.
+    SnowflakeRefused = "snowflake.access_refused", User, "Check the account's name, and let the worker's address into the network policy.";
+    /// The role cannot be used.
+    SnowflakeRole = "snowflake.role_missing", User, "Grant the role to the connection's user; names are in upper case unless they were made in quotes.";
+    /// No right to do it.
+    SnowflakePrivilege = "snowflake.privilege_missing", User, "Grant the right that the message names to the connection's role.";
+    /// No warehouse runs.
+    SnowflakeWarehouse = "snowflake.warehouse_missing", User, "Grant USAGE on the warehouse to the role, and check its name and that it may resume.";
+    /// The database or schema is not there.
+    SnowflakeDatabase = "snowflake.database_missing", User, "Check the name, and grant USAGE on it to the role.";
+    /// Too much at once.
+    SnowflakeBusy = "snowflake.too_busy", Transient, "Nothing to do: the run tries again; a larger warehouse takes more at once.";
+    /// The connection broke in the middle.
+    SnowflakeConnectionLost = "snowflake.connection_lost", Transient, "Nothing to do: the run goes on from the last committed chunk.";
+    /// The statement failed.
+    SnowflakeQuery = "snowflake.query_failed", User, "Look the statement up in Snowflake's query history by the handle in the message, and mend what it reports.";
+    /// The statement took longer than its limit.
+    SnowflakeTimeout = "snowflake.query_timeout", Transient, "Use a larger warehouse, or raise the connection's `statement_timeout_s`.";
+    /// Someone cancelled the statement.
+    SnowflakeCancelled = "snowflake.query_cancelled", Transient, "Nothing to do if it was cancelled on purpose; the run tries again.";
+    /// The result is larger than Snowflake hands out.
+    SnowflakeTooLarge = "snowflake.result_too_large", User, "Read fewer rows or columns, or use a mode that stages its batch.";
+    /// The result is no longer kept, or its batch table is gone.
+    SnowflakeResultGone = "snowflake.result_gone", Transient, "Nothing to do: the next attempt asks for the rows again.";
+    /// An answer that breaks the API's contract.
+    SnowflakeAnswer = "snowflake.answer_malformed", System, "Report it with the run id; the log holds the place, never a value.";
+    /// A request that Snowflake does not take.
+    SnowflakeRequest = "snowflake.request_refused", System, "Report it with the run id; the log holds the answer's code.";
+    /// Rows in a batch table that no batch accounts for.
+    SnowflakeBatchLost = "snowflake.batch_unaccounted", User, "Look at the table that the message names: its rows were taken from the Stream and never sent.";
+    /// The Stream's offset is older than the table's history.
+    SnowflakeStale = "snowflake.stream_stale", User, "Create the Stream again and let the sync send everything anew.";
+
     // Models.
     /// Not one SELECT.
     ModelNotSelect = "model.not_select", User, "Write one SELECT statement that only reads.";
@@ -127,7 +169,7 @@ codes! {
     /// A column whose type cannot be sent exactly.
     ModelTypeUnsupported = "model.type_unsupported", User, "Cast the column in a `sql` model, for one to text, or leave it out.";
     /// The cursor cannot be used.
-    ModelCursor = "model.cursor_unsuitable", User, "Use a cursor column of type timestamptz, timestamp, date, smallint, integer or bigint that only grows.";
+    ModelCursor = "model.cursor_unsuitable", User, "Use a cursor column that only grows: a timestamp, a date or a whole number.";
     /// The model's columns changed since it was saved.
     ModelColumnsChanged = "model.columns_changed", User, "Save the model again to take over its columns as they are now.";
 

@@ -120,6 +120,8 @@ settings! {
     chunk_bytes_max: usize = "8388608";
     /// How long a stopping worker waits for its runs to finish their chunk, in seconds.
     stop_grace_s: f64 = "30";
+    /// Hosts besides Snowflake's own that a Snowflake connection may use: `host:port`, comma-separated; `http` for loopback alone.
+    snowflake_hosts: String = "";
     /// `json` or `text`.
     log_format: LogFormat = "text";
     /// What to log, in the form of `RUST_LOG`.

@@ -21,10 +21,10 @@ pub async fn app(settings: Settings) -> Result<App> {
     let events = Events::listen(&db);
     Ok(App {
         db,
-        settings: Arc::new(settings),
         clock: Clock::system(),
         vault,
-        registry: freshet_worker::register(Registry::default()),
+        registry: freshet_worker::sources::configure(freshet_worker::register(Registry::default()), &settings)?,
+        settings: Arc::new(settings),
         events,
     })
 }

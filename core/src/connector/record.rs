@@ -123,6 +123,11 @@ impl Row {
         self.bytes.clear();
     }
 
+    /// Takes the last cell off; its bytes, if any, stay until [`Row::clear`].
+    pub fn pop(&mut self) -> Option<Cell> {
+        self.cells.pop()
+    }
+
     /// Adds a cell that needs no bytes.
     pub fn push(&mut self, cell: Cell) {
         self.cells.push(cell);

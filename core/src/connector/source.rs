@@ -53,9 +53,24 @@ pub struct ReadPlan {
     pub mode: ReadMode,
 }
 
+/// Which batch of whose run it is: names what a source stages, and tags its statements.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BatchName {
+    /// The workspace's id, as text.
+    pub workspace: String,
+    /// The sync's id, as text; letters, digits and `_`.
+    pub sync: String,
+    /// The run's id, as text; another run may take a batch over.
+    pub run: String,
+    /// The batch's number; numbers of one sync only grow, and the same number is the same batch.
+    pub seq: i64,
+}
+
 /// Asks a source to fix the next batch.
 #[derive(Debug, Clone)]
 pub struct SealRequest {
+    /// The batch to be.
+    pub name: BatchName,
     /// What is read.
     pub plan: ReadPlan,
     /// The token of the last change delivered in this generation, if any.
@@ -80,6 +95,8 @@ pub struct Sealed {
 /// Asks a source to read a sealed batch.
 #[derive(Debug, Clone)]
 pub struct ReadRequest {
+    /// The batch's name.
+    pub name: BatchName,
     /// What is read.
     pub plan: ReadPlan,
     /// The batch as sealed.
@@ -208,6 +225,15 @@ pub trait Source: Send {
 
     /// Reads a batch from a token on, in its total order.
     async fn read(&mut self, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd>;
+
+    /// Gives back what a delivered batch took at the source. Harmless when repeated, or when there is nothing left.
+    ///
+    /// # Errors
+    /// What the source failed with; the batch stays delivered, and its release is tried again.
+    async fn release(&mut self, name: &BatchName, batch: &Value) -> Result<()> {
+        let _ = (name, batch);
+        Ok(())
+    }
 }
 
 /// A kind of source.

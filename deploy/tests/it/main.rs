@@ -5,5 +5,6 @@
 mod faults;
 mod incremental;
 mod shop;
+mod snowflake_runs;
 mod tidy;
 mod whole_runs;

@@ -43,7 +43,8 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
     }
     let (sink, mut chunks, spare) = sink(attempt, &start)?;
     let (batch, _) = unwrap_batch(attempt.started.position.batch.as_ref());
-    let request = ReadRequest { plan: attempt.plan.1.clone(), batch, from: start.token.clone() };
+    let name = attempt.batch_name(attempt.started.position.batch_seq);
+    let request = ReadRequest { name, plan: attempt.plan.1.clone(), batch, from: start.token.clone() };
     // The reader opens a connection of its own: the one that sealed is used again for the next batch.
     let kind = &attempt.started.connection;
     let mut source = attempt.app.registry.find_source(&kind.0)?.open(kind.1.clone()).await?;

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use freshet_core::app::App;
 use freshet_core::connector::{
-    Destination, Lane, LaneSpec, Progress, ReadMode, ReadPlan, SealRequest, Source, TopicPlan,
+    BatchName, Destination, Lane, LaneSpec, Progress, ReadMode, ReadPlan, SealRequest, Source, TopicPlan,
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::id::WorkspaceId;
@@ -116,13 +116,15 @@ impl Attempt<'_> {
 
     /// Fixes the next batch; false when there is nothing to send, or this run has sent its own already.
     async fn seal(&mut self) -> Result<bool> {
-        let position = &mut self.started.position;
-        if self.started.own_batch == Some(position.batch_seq) {
+        if self.started.own_batch == Some(self.started.position.batch_seq) {
             return Ok(false);
         }
+        let name = self.batch_name(self.started.position.batch_seq + 1);
+        let position = &mut self.started.position;
         let (source, plan) = &mut self.plan;
         let full = plan.mode == ReadMode::Full;
         let request = SealRequest {
+            name,
             plan: plan.clone(),
             position: position.token.clone().filter(|_| !full),
             carry: position.carry.clone(),
@@ -202,11 +204,22 @@ impl Attempt<'_> {
         Ok(start)
     }
 
+    fn batch_name(&self, seq: i64) -> BatchName {
+        BatchName {
+            workspace: self.claim.workspace.to_string(),
+            sync: self.started.work.sync_id.to_string(),
+            run: self.claim.run.to_string(),
+            seq,
+        }
+    }
+
     /// The batch is delivered: nothing of it is left.
     async fn release(&mut self) -> Result<()> {
         let (sync_id, seq) = (self.started.work.sync_id, self.started.position.batch_seq);
         let sentence = "the batch is delivered";
         work::moved(self.app, self.claim, RunState::Finalizing, sentence, json!({ "batch": seq })).await?;
+        let (batch, _) = unwrap_batch(self.started.position.batch.as_ref());
+        self.plan.0.release(&self.batch_name(seq), &batch).await?;
         work::released(self.app, self.claim, sync_id, seq).await?;
         self.started.position.batch_state = "released".into();
         Ok(())

@@ -14,3 +14,7 @@ mod postgres_connection;
 mod postgres_models;
 mod postgres_read;
 mod postgres_types;
+mod snowflake;
+mod snowflake_client;
+mod snowflake_emulator;
+mod snowflake_source;

@@ -341,7 +341,8 @@ pub(super) async fn preview(session: &mut Session, model: &ModelSpec, rows_max: 
     Ok(Preview { columns: schema.columns, rows, truncated: false })
 }
 
-fn preview_row(row: &Row, columns: &[Column]) -> serde_json::Value {
+/// One row of a preview: a JSON object, its large cells cut.
+pub(in crate::sources) fn preview_row(row: &Row, columns: &[Column]) -> serde_json::Value {
     let mut out = Vec::new();
     let members = columns.iter().enumerate().map(|(place, column)| {
         out.clear();

@@ -30,6 +30,7 @@ use freshet_core::error::Result;
 
 pub use settings::{PostgresSettings, Tls, TlsMode};
 
+pub(super) use catalogue::preview_row;
 use session::Session;
 
 /// The kind `postgres`.

@@ -1,0 +1,112 @@
+//! Snowflake as a source: tables and SELECT statements, read in full or by a cursor, over the SQL API v2.
+//!
+//! Checked against the published contract, never run against Snowflake itself.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `settings` | the form, and which addresses are allowed |
+//! | `sign_in` | key pairs, access tokens, OAuth |
+//! | `client` | the SQL API: requests, retries, results in partitions |
+//! | `decode` | an answer's bytes into rows of cells |
+//! | `session` | the client made when it is first used |
+//! | `model` | the check of a model's statement |
+//! | `sql` | the statements that are sent: batch tables, Streams |
+//! | `catalogue` | the connection test, listing, columns, preview, key check |
+//! | `seal` | fixing a batch |
+//! | `read` | streaming a batch |
+
+mod catalogue;
+pub mod client;
+pub mod decode;
+mod model;
+mod read;
+mod seal;
+mod session;
+mod settings;
+pub mod sign_in;
+pub mod sql;
+
+use async_trait::async_trait;
+use freshet_core::connector::{
+    BatchName, Catalogue, Field, KeyCheck, ModelSpec, Preview, ReadEnd, ReadRequest, Schema, SealRequest, Sealed, Sink,
+    Source, SourceKind, Step,
+};
+use freshet_core::error::Result;
+use serde_json::Value;
+
+pub use settings::{Hosts, SignInKind, SignInSettings, SnowflakeSettings, stored_name};
+
+use client::QueryTag;
+use session::Session;
+
+/// The kind `snowflake`.
+#[derive(Debug, Clone, Default)]
+pub struct Kind {
+    hosts: Hosts,
+}
+
+impl Kind {
+    /// The kind, with the hosts that the installation allows besides Snowflake's own.
+    #[must_use]
+    pub fn new(hosts: Hosts) -> Self {
+        Self { hosts }
+    }
+}
+
+#[async_trait]
+impl SourceKind for Kind {
+    const NAME: &'static str = "snowflake";
+    const FIELDS: &'static [Field] = settings::FIELDS;
+    type Settings = SnowflakeSettings;
+
+    fn validate(&self, settings: &SnowflakeSettings) -> Result<()> {
+        settings.validate(&self.hosts)
+    }
+
+    fn validate_model(&self, model: &ModelSpec) -> Result<()> {
+        model::validate_model(model)
+    }
+
+    async fn open(&self, settings: SnowflakeSettings) -> Result<Box<dyn Source>> {
+        Ok(Box::new(Snowflake { session: Session::new(settings, self.hosts.clone()) }))
+    }
+}
+
+struct Snowflake {
+    session: Session,
+}
+
+#[async_trait]
+impl Source for Snowflake {
+    async fn check(&mut self) -> Vec<Step> {
+        catalogue::check(&mut self.session).await
+    }
+
+    async fn catalogue(&mut self, schema: Option<&str>) -> Result<Catalogue> {
+        catalogue::list(&mut self.session, schema).await
+    }
+
+    async fn describe(&mut self, model: &ModelSpec) -> Result<(Schema, Vec<String>)> {
+        catalogue::describe(&mut self.session, model).await
+    }
+
+    async fn preview(&mut self, model: &ModelSpec, rows_max: usize) -> Result<Preview> {
+        catalogue::preview(&mut self.session, model, rows_max).await
+    }
+
+    async fn key_check(&mut self, model: &ModelSpec, key: &[String]) -> Result<KeyCheck> {
+        catalogue::key_check(&mut self.session, model, key).await
+    }
+
+    async fn seal(&mut self, request: &SealRequest) -> Result<Sealed> {
+        seal::seal(&mut self.session, request).await
+    }
+
+    async fn read(&mut self, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd> {
+        read::read(&mut self.session, request, sink).await
+    }
+
+    async fn release(&mut self, name: &BatchName, batch: &Value) -> Result<()> {
+        seal::release(&mut self.session, QueryTag::of_batch(name), batch).await
+    }
+}

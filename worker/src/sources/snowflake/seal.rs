@@ -1,0 +1,236 @@
+//! Fixing a batch.
+//!
+//! | mode | the batch is |
+//! |---|---|
+//! | `full` | a numbered transient table, made in one statement from the model, its rows numbered by key |
+//! | `incremental` | the rows after the last one delivered, up to a bound that no open transaction can write below |
+//!
+//! Snowflake shows nobody else's transactions to an ordinary role, so the bound rests on how long a transaction may
+//! last, `late_commit_s`: an instant that lies so far back; for any other cursor the greatest value seen, and then
+//! a wait of that length, after which whoever was writing has committed.
+
+use std::time::Duration;
+
+use freshet_core::connector::{Cell, Kind, ReadMode, ReadPlan, Row, SealRequest, Sealed};
+use freshet_core::error::{Code, Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::catalogue::refuse_changed;
+use super::client::{QueryTag, Statement};
+use super::read::{Token, cell_text};
+use super::session::Session;
+use super::sql::{self, BatchTable, Stage, identifier, relation, typed_literal};
+
+/// Left-over batch tables looked at in one seal.
+const LEFT_OVER_MAX: usize = 1_000;
+
+/// A batch, as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(super) enum Batch {
+    /// A batch table.
+    Full {
+        /// Its schema.
+        schema: String,
+        /// Its name.
+        table: String,
+        /// Its rows.
+        rows: u64,
+    },
+    /// A range of the cursor.
+    Incremental(Bound),
+}
+
+/// A range of the cursor: after one row, up to a bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Bound {
+    /// The last row of the batch before; none for the beginning.
+    pub(super) after: Option<Token>,
+    /// The bound, as [`cell_text`] writes it.
+    pub(super) upper: String,
+    /// Whether the bound itself belongs to the batch.
+    pub(super) inclusive: bool,
+}
+
+impl Batch {
+    pub(super) fn parse(batch: &Value) -> Result<Self> {
+        serde_json::from_value(batch.clone())
+            .map_err(|error| Error::new(Code::Internal, "the sealed batch does not read").caused_by(error))
+    }
+
+    fn sealed(&self, empty: bool) -> Sealed {
+        let batch = serde_json::to_value(self).unwrap_or_default();
+        Sealed { batch, carry: None, empty, notes: Vec::new() }
+    }
+}
+
+impl Bound {
+    pub(super) fn condition(&self, cursor: &str, kind: Kind) -> String {
+        let operator = if self.inclusive { "<=" } else { "<" };
+        format!("{} {operator} {}", identifier(cursor), typed_literal(kind, &self.upper))
+    }
+}
+
+/// Fixes the next batch.
+pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result<Sealed> {
+    refuse_changed(session, &request.plan).await?;
+    match &request.plan.mode {
+        ReadMode::Full => seal_full(session, request).await,
+        ReadMode::Incremental { cursor } => seal_incremental(session, request, cursor).await,
+    }
+}
+
+async fn seal_full(session: &mut Session, request: &SealRequest) -> Result<Sealed> {
+    let (plan, tag) = (&request.plan, QueryTag::of_batch(&request.name));
+    let table = BatchTable::new(Stage::Full, &session.work_schema(), &request.name.sync, request.name.seq);
+    drop_left_over(session, request, &tag).await;
+    let client = session.client()?;
+    client.run(&Statement::large(table.seal_full(&plan.model, &plan.columns, &plan.key)).tagged(tag.clone())).await?;
+    let rows = count(session, &table, &tag).await?;
+    if rows == 0 {
+        client.run(&Statement::large(table.drop()).tagged(tag)).await?;
+    }
+    Ok(Batch::Full { schema: table.schema, table: table.name, rows }.sealed(rows == 0))
+}
+
+/// Drops copies of earlier batches: one that a reset left behind, or that a repeat of a seal made after its release.
+/// Nothing reads them any more; one that cannot be dropped now is dropped another time.
+async fn drop_left_over(session: &mut Session, request: &SealRequest, tag: &QueryTag) {
+    let (schema, name) = (session.work_schema(), &request.name);
+    let listed = session.texts(sql::show_batch_tables(Stage::Full, &schema, &name.sync), tag, LEFT_OVER_MAX).await;
+    let dropped = async {
+        let listed = listed?;
+        let column = listed.position("name");
+        let names = listed.rows.iter().filter_map(|row| row.get(column?)?.as_deref());
+        for seq in names.filter_map(|found| BatchTable::number(Stage::Full, &name.sync, found)) {
+            if seq < name.seq {
+                let drop = BatchTable::new(Stage::Full, &schema, &name.sync, seq).drop();
+                session.client()?.run(&Statement::large(drop).tagged(tag.clone())).await?;
+            }
+        }
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = dropped.await {
+        tracing::warn!(sync.id = name.sync, error = %error.chain(), "left-over batch tables could not be dropped");
+    }
+}
+
+/// How many rows a batch table holds; its ordinals must be gapless.
+async fn count(session: &mut Session, table: &BatchTable, tag: &QueryTag) -> Result<u64> {
+    let texts = session.texts(table.count(), tag, 1).await?;
+    let number = |place: usize| texts.rows.first()?.get(place)?.as_deref()?.parse::<u64>().ok();
+    match (number(0), number(1)) {
+        (Some(0), None) => Ok(0),
+        (Some(rows), Some(last)) if rows == last => Ok(rows),
+        _ => Err(Error::new(Code::SnowflakeAnswer, format!("the ordinals of {} have gaps", table.name))),
+    }
+}
+
+async fn seal_incremental(session: &mut Session, request: &SealRequest, cursor: &str) -> Result<Sealed> {
+    let (plan, tag) = (&request.plan, QueryTag::of_batch(&request.name));
+    let kind = cursor_kind(plan, cursor)?;
+    let after = request.position.as_ref().map(Token::parse).transpose()?;
+    let Some((upper, inclusive)) = upper_bound(session, plan, cursor, kind, &tag).await? else {
+        return Ok(Sealed { batch: Value::Null, carry: None, empty: true, notes: Vec::new() });
+    };
+    let bound = Bound { after, upper, inclusive };
+    let empty = !has_rows(session, plan, cursor, kind, &bound, &tag).await?;
+    if !empty && waits(kind) {
+        tokio::time::sleep(Duration::from_secs(session.settings.late_commit_s.into())).await;
+    }
+    Ok(Batch::Incremental(bound).sealed(empty))
+}
+
+/// What a cursor may be: what only grows, and is read back exactly from its text.
+pub(super) fn cursor_kind(plan: &ReadPlan, cursor: &str) -> Result<Kind> {
+    let unsuitable = |what: &str| Error::new(Code::ModelCursor, format!("the cursor `{cursor}` {what}"));
+    let column = plan.columns.iter().find(|column| column.name == cursor);
+    let column = column.ok_or_else(|| unsuitable("is not a column of the model"))?;
+    match column.kind {
+        Kind::Int | Kind::Date | Kind::Timestamp | Kind::TimestampTz => Ok(column.kind),
+        Kind::Decimal if column.source_type.ends_with(",0)") => Ok(column.kind),
+        Kind::Decimal
+        | Kind::Bool
+        | Kind::Float
+        | Kind::Text
+        | Kind::Bytes
+        | Kind::Json
+        | Kind::Time
+        | Kind::Interval => Err(unsuitable(&format!("has the type {}", column.source_type))),
+    }
+}
+
+/// Whether the bound is the greatest value seen, so that those who were writing then must be waited for.
+fn waits(kind: Kind) -> bool {
+    !matches!(kind, Kind::TimestampTz | Kind::Date)
+}
+
+/// The bound and whether it belongs to the batch; none while the model has no rows.
+async fn upper_bound(
+    session: &mut Session,
+    plan: &ReadPlan,
+    cursor: &str,
+    kind: Kind,
+    tag: &QueryTag,
+) -> Result<Option<(String, bool)>> {
+    let sql = match kind {
+        Kind::TimestampTz => "select current_timestamp()".to_owned(),
+        // Today is not over: its rows come tomorrow.
+        Kind::Date => "select current_date()".to_owned(),
+        _ => format!("select max({}) from {}", identifier(cursor), relation(&plan.model)),
+    };
+    let mut rows = session.client()?.rows(&Statement::small(sql).tagged(tag.clone())).await?;
+    let mut row = Row::default();
+    if !rows.next(&mut row).await? {
+        return Err(Error::new(Code::SnowflakeAnswer, "no bound came"));
+    }
+    match row.cells().first().copied() {
+        None | Some(Cell::Null) => Ok(None),
+        Some(Cell::TimestampTz(seconds, nanos, _)) if kind == Kind::TimestampTz => {
+            let mut earlier = Row::default();
+            let late_commit_s = i64::from(session.settings.late_commit_s);
+            earlier.push(Cell::TimestampTz(seconds - late_commit_s, nanos, 0));
+            Ok(Some((cell_text(&earlier, 0), false)))
+        }
+        Some(_) => Ok(Some((cell_text(&row, 0), kind != Kind::Date))),
+    }
+}
+
+async fn has_rows(
+    session: &mut Session,
+    plan: &ReadPlan,
+    cursor: &str,
+    kind: Kind,
+    bound: &Bound,
+    tag: &QueryTag,
+) -> Result<bool> {
+    let upper = bound.condition(cursor, kind);
+    let nullable =
+        plan.key.iter().filter(|name| plan.columns.iter().any(|column| column.name == **name && column.nullable));
+    let missing: Vec<_> = nullable.map(|name| format!("{} is null", identifier(name))).collect();
+    if !missing.is_empty() && any(session, plan, &format!("{upper} and ({})", missing.join(" or ")), tag).await? {
+        return Err(Error::new(Code::ModelKeyNull, "there are rows with NULL in the key"));
+    }
+    let condition = match &bound.after {
+        Some(after) => format!("{upper} and {}", after.condition(plan)?),
+        None => upper,
+    };
+    any(session, plan, &condition, tag).await
+}
+
+async fn any(session: &mut Session, plan: &ReadPlan, condition: &str, tag: &QueryTag) -> Result<bool> {
+    let sql = format!("select 1 as found from {} where {condition} limit 1", relation(&plan.model));
+    Ok(session.value(sql, tag).await?.is_some())
+}
+
+/// Gives back what a delivered batch took: the copy of its rows.
+pub(super) async fn release(session: &mut Session, tag: QueryTag, batch: &Value) -> Result<()> {
+    match Batch::parse(batch)? {
+        Batch::Full { schema, table, .. } => {
+            let drop = sql::BatchTable { schema, name: table }.drop();
+            session.client()?.run(&Statement::large(drop).tagged(tag)).await.map(|_| ())
+        }
+        Batch::Incremental(_) => Ok(()),
+    }
+}
