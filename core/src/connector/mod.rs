@@ -37,5 +37,5 @@ pub use record::{Cell, Change, Column, Kind, Op, Row, Schema, Span};
 pub use registry::{DestinationEntry, FormatEntry, Registry, SourceEntry};
 pub use source::{
     BatchName, Catalogue, CatalogueColumn, CatalogueTable, Flow, KeyCheck, ModelSpec, Preview, ReadEnd, ReadMode,
-    ReadPlan, ReadRequest, SealRequest, Sealed, Sink, Source, SourceKind,
+    ReadPlan, ReadRequest, SealRequest, Sealed, Sink, Source, SourceKind, SourceQuery,
 };

@@ -51,7 +51,10 @@ impl Emulator {
     pub async fn open(database_url: &str, account: &str) -> Result<Arc<Self>, sqlx::Error> {
         let options: PgConnectOptions = database_url.parse()?;
         // Wide pages of SQL are bound per statement: nothing is gained by keeping plans.
-        let options = options.statement_cache_capacity(64).application_name("snowflake-emulator").options([("client_min_messages", "warning")]);
+        let options = options
+            .statement_cache_capacity(64)
+            .application_name("snowflake-emulator")
+            .options([("client_min_messages", "warning")]);
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(Duration::from_secs(120))

@@ -7,7 +7,7 @@ use freshet_core::error::{Code, Error, Result};
 use freshet_core::run::Counts;
 use freshet_core::run::work::{self, Delivered};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::chunk::{ChunkSink, Full, SinkPlan};
 use super::{Attempt, OncePerSecond, counts_of, unwrap_batch};
@@ -48,10 +48,12 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
     // The reader opens a connection of its own: the one that sealed is used again for the next batch.
     let kind = &attempt.started.connection;
     let mut source = attempt.app.registry.find_source(&kind.0)?.open(kind.1.clone()).await?;
+    let (tell, told) = oneshot::channel();
     let reader = tokio::spawn(async move {
         let mut sink = sink;
-        let end = source.read(&request, &mut sink).await?;
-        sink.finish(end.token).await
+        let end = source.read(&request, &mut sink).await;
+        let _ = tell.send(source.queries());
+        sink.finish(end?.token).await
     });
     let reading = AbortOnDrop(reader.abort_handle());
 
@@ -64,6 +66,8 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
     recorded?;
     match end {
         End::Complete => {
+            // Told before the last chunk was handed over.
+            work::asked(attempt.app, attempt.claim, &told.await.unwrap_or_default()).await?;
             drop(reading);
             Ok(true)
         }

@@ -129,7 +129,9 @@ impl Attempt<'_> {
             position: position.token.clone().filter(|_| !full),
             carry: position.carry.clone(),
         };
-        let mut sealed = source.seal(&request).await?;
+        let sealed = source.seal(&request).await;
+        work::asked(self.app, self.claim, &source.queries()).await?;
+        let mut sealed = sealed?;
         sealed.batch = json!({ "ts_ms": self.app.clock.now().timestamp_millis(), "source": sealed.batch });
         let seq = position.batch_seq + 1;
         work::sealed(self.app, self.claim, self.started.work.sync_id, seq, &sealed, &self.counts).await?;
@@ -219,7 +221,10 @@ impl Attempt<'_> {
         let sentence = "the batch is delivered";
         work::moved(self.app, self.claim, RunState::Finalizing, sentence, json!({ "batch": seq })).await?;
         let (batch, _) = unwrap_batch(self.started.position.batch.as_ref());
-        self.plan.0.release(&self.batch_name(seq), &batch).await?;
+        let name = self.batch_name(seq);
+        let released = self.plan.0.release(&name, &batch).await;
+        work::asked(self.app, self.claim, &self.plan.0.queries()).await?;
+        released?;
         work::released(self.app, self.claim, sync_id, seq).await?;
         self.started.position.batch_state = "released".into();
         Ok(())

@@ -29,7 +29,7 @@ pub mod sql;
 use async_trait::async_trait;
 use freshet_core::connector::{
     BatchName, Catalogue, Field, KeyCheck, ModelSpec, Preview, ReadEnd, ReadRequest, Schema, SealRequest, Sealed, Sink,
-    Source, SourceKind, Step,
+    Source, SourceKind, SourceQuery, Step,
 };
 use freshet_core::error::Result;
 use serde_json::Value;
@@ -104,6 +104,10 @@ impl Source for Snowflake {
 
     async fn read(&mut self, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd> {
         read::read(&mut self.session, request, sink).await
+    }
+
+    fn queries(&mut self) -> Vec<SourceQuery> {
+        self.session.queries()
     }
 
     async fn release(&mut self, name: &BatchName, batch: &Value) -> Result<()> {
