@@ -30,6 +30,12 @@ use statements::Statements;
 /// Sessions at once; more wait.
 const CONNECTIONS_MAX: u32 = 24;
 
+/// A client for HTTP. TLS has no default implementation in the workspace, and each client wants to know one.
+pub fn http_client() -> reqwest::ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+}
+
 /// The emulator: one account.
 pub struct Emulator {
     pub pool: PgPool,

@@ -153,7 +153,7 @@ async fn consent(bench: &Bench, single_use: bool) -> String {
     let client =
         json!({"client_id": "id+1", "client_secret": "s:e/c", "redirect_uri": BACK, "single_use_refresh": single_use});
     bench.admin(reqwest::Method::POST, "/emulator/oauth/clients", &client).await;
-    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
+    let http = snowflake_emulator::http_client().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
     let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
     let url = format!(
         "{}/oauth/authorize?client_id=id%2B1&response_type=code&redirect_uri={BACK}&state=a%26b\

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use snowflake_emulator::{Emulator, http};
+use snowflake_emulator::{Emulator, http, http_client};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
@@ -42,7 +42,7 @@ impl Bench {
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let router = http::router(emulator.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let bench = Self { url, token, database_url, http: reqwest::Client::new(), emulator };
+        let bench = Self { url, token, database_url, http: http_client().build().expect("a client"), emulator };
         bench.admin(Method::POST, "/emulator/databases", &json!({"name": "DB"})).await;
         bench
     }

@@ -57,7 +57,9 @@ async fn the_commands_prepare_serve_and_load_an_account() {
     let shown =
         command(&url, &["faults", "--url", &address, r#"{"rules":[{"kind":"token_expired","count":1}]}"#]).await;
     assert!(shown.contains("token_expired"), "{shown}");
-    let answer = reqwest::Client::new()
+    let answer = snowflake_emulator::http_client()
+        .build()
+        .expect("a client")
         .post(format!("{address}/api/v2/statements"))
         .bearer_auth(&token)
         .header("accept", "application/json")
