@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use freshet_core::connector::{EncodePlan, Progress, ReadRequest, Schema};
 use freshet_core::error::{Code, Error, Result};
+use freshet_core::failpoint::{self, Step};
 use freshet_core::run::Counts;
 use freshet_core::run::work::{self, Delivered};
 use serde_json::{Value, json};
@@ -133,7 +134,9 @@ async fn send(attempt: &mut Attempt<'_>, full: Full) -> Result<(freshet_core::co
     let open = attempt.lane.as_mut().ok_or_else(|| Error::new(Code::Internal, "no lane is open"))?;
     let progress = full.progress;
     // Once bytes go out the transaction is finished: a stop is looked at between chunks.
+    failpoint::reach(Step::Encoded);
     let (chunk, receipt) = open.lane.send(full.chunk, progress.clone()).await?;
+    failpoint::reach(if progress.batch_complete { Step::Completed } else { Step::Committed });
     let counts = counts_of(&progress.ops, progress.rows_sent, progress.rows_dead, progress.bytes);
     open.progress = Some(progress.clone());
     Ok((chunk, Committed { progress, counts, receipt, dead: full.dead }))

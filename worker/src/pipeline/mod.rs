@@ -20,6 +20,7 @@ use freshet_core::connector::{
     BatchName, Destination, Lane, LaneSpec, Progress, ReadMode, ReadPlan, SealRequest, Source, TopicPlan,
 };
 use freshet_core::error::{Code, Error, Result};
+use freshet_core::failpoint::{self, Step};
 use freshet_core::id::WorkspaceId;
 use freshet_core::queue::Stop;
 use freshet_core::run::work::{self, Started};
@@ -45,6 +46,7 @@ pub enum Ended {
 /// source or destination failed with.
 pub async fn deliver(app: &App, claim: &Claim, worker: &str, stop: &Stop) -> Result<Ended> {
     let started = work::start(app, claim, worker).await?;
+    failpoint::reach(Step::GenerationTaken);
     let source = app.registry.find_source(&started.connection.0)?.open(started.connection.1.clone()).await?;
     let destination = app.registry.find_destination(&started.destination.0)?;
     let destination = destination.open(started.destination.1.clone()).await?;
@@ -129,10 +131,13 @@ impl Attempt<'_> {
             position: position.token.clone().filter(|_| !full),
             carry: position.carry.clone(),
         };
+        failpoint::reach(Step::Numbered);
         let mut sealed = source.seal(&request).await?;
+        failpoint::reach(Step::SealDone);
         sealed.batch = json!({ "ts_ms": self.app.clock.now().timestamp_millis(), "source": sealed.batch });
         let seq = position.batch_seq + 1;
         work::sealed(self.app, self.claim, self.started.work.sync_id, seq, &sealed, &self.counts).await?;
+        failpoint::reach(Step::Sealed);
         position.batch_seq = seq;
         position.batch_state = if sealed.empty { "released".into() } else { "sealed".into() };
         position.batch = Some(sealed.batch);
@@ -160,7 +165,9 @@ impl Attempt<'_> {
 
         let mut lane = self.destination.lane(&plan).await?;
         work::check(self.app, self.claim).await?;
+        failpoint::reach(Step::LaneOpen);
         lane.fence().await?;
+        failpoint::reach(Step::Fenced);
         // We may have just fenced our successor: it has the lease then, and fences us back.
         work::check(self.app, self.claim).await?;
         let progress = lane.progress().await?;
@@ -219,7 +226,9 @@ impl Attempt<'_> {
         let sentence = "the batch is delivered";
         work::moved(self.app, self.claim, RunState::Finalizing, sentence, json!({ "batch": seq })).await?;
         let (batch, _) = unwrap_batch(self.started.position.batch.as_ref());
+        failpoint::reach(Step::Delivered);
         self.plan.0.release(&self.batch_name(seq), &batch).await?;
+        failpoint::reach(Step::Released);
         work::released(self.app, self.claim, sync_id, seq).await?;
         self.started.position.batch_state = "released".into();
         Ok(())

@@ -21,6 +21,7 @@ use freshet_core::connector::{
     Chunk, Guarantee, Header, Lane, LaneSpec, Message, PartitionRange, Progress, Receipt, Target, TopicPlan,
 };
 use freshet_core::error::{Code, Error, Result};
+use freshet_core::failpoint::{self, Step};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
 use tokio::sync::oneshot;
@@ -277,12 +278,17 @@ impl Engine {
             // SAFETY: lent until every delivery was served, or the engine is gone with its producer.
             unsafe { topic.produce(partition, Some(self.key.as_bytes()), Some(progress), &mut None, PROGRESS) }
         })?;
-        self.drain(records + 1, deadline)
+        self.drain(records + 1, deadline)?;
+        failpoint::reach(Step::ProgressProduced);
+        Ok(())
     }
 
     fn produce_all(&self, chunk: &Chunk, deadline: Instant) -> Result<()> {
         let data = self.data.as_ref().ok_or_else(not_fenced)?;
         for (index, message) in chunk.messages.iter().enumerate() {
+            if failpoint::ENABLED && index == chunk.messages.len() / 2 {
+                failpoint::reach_with(Step::Producing, || self.drain(index as u64, deadline))?;
+            }
             let (topic, tag) = match message.target {
                 Target::Data => (data, DATA),
                 Target::DeadLetter => (self.dead.as_ref().ok_or_else(not_fenced)?, DEAD),
@@ -372,6 +378,7 @@ impl Engine {
 
     fn commit(&self) -> Result<()> {
         let since = Instant::now();
+        self.die_once_the_commit_is_sent();
         let result = self.producer.commit_transaction(COMMIT);
         let took = since.elapsed();
         self.serve(Duration::ZERO);
@@ -388,6 +395,19 @@ impl Engine {
                 Err(unclear(&format!("the commit took {took:?}, with {breaks} broken connections")))
             }
             Err(error) => Err(self.not_committed(&error, took)),
+        }
+    }
+
+    /// Hears librdkafka's log while this thread waits for the commit's answer: the line that says that it was sent is
+    /// the fail point, in [`Watch`].
+    fn die_once_the_commit_is_sent(&self) {
+        if failpoint::ENABLED && failpoint::is_armed(Step::CommitSent) {
+            let producer = Arc::clone(&self.producer);
+            std::thread::spawn(move || {
+                for _ in 0..COMMIT.as_millis() {
+                    producer.poll(Duration::from_millis(1));
+                }
+            });
         }
     }
 
