@@ -1,39 +1,16 @@
 //! Publishing one batch: a reader task fills chunks, this task sends them, Postgres follows.
 
-use std::collections::BTreeMap;
-
 use freshet_core::connector::{EncodePlan, Progress, ReadRequest, Schema};
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
 use freshet_core::run::Counts;
 use freshet_core::run::work::{self, Delivered};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::chunk::{ChunkSink, Full, SinkPlan};
-use super::{Attempt, OncePerSecond, counts_of, unwrap_batch};
-
-/// Where a batch goes on.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Start {
-    pub(super) ordinal: i64,
-    pub(super) token: Option<Value>,
-    pub(super) ops: BTreeMap<String, i64>,
-    pub(super) counts: Counts,
-    pub(super) complete: bool,
-}
-
-impl Start {
-    pub(super) fn of(progress: Option<&Progress>) -> Self {
-        progress.map_or_else(Self::default, |progress| Self {
-            ordinal: progress.ordinal,
-            token: progress.source_token.clone(),
-            ops: progress.ops.clone(),
-            counts: counts_of(&progress.ops, progress.rows_sent, progress.rows_dead, progress.bytes),
-            complete: progress.batch_complete,
-        })
-    }
-}
+use super::start::{Start, counts_of};
+use super::{Attempt, Pace, unwrap_batch};
 
 /// Publishes the batch in hand; false when the worker is stopping and laid it down.
 pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<bool> {
@@ -48,7 +25,7 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
     let request = ReadRequest { name, plan: attempt.plan.1.clone(), batch, from: start.token.clone() };
     // The reader opens a connection of its own: the one that sealed is used again for the next batch.
     let kind = &attempt.started.connection;
-    let mut source = attempt.app.registry.find_source(&kind.0)?.open(kind.1.clone()).await?;
+    let mut source = attempt.ground.registry.find_source(&kind.0)?.open(kind.1.clone()).await?;
     let reader = tokio::spawn(async move {
         let mut sink = sink;
         let end = source.read(&request, &mut sink).await?;
@@ -92,7 +69,7 @@ async fn send_all(
     spare: &Spare,
     pending: &mut Delivered,
 ) -> Result<End> {
-    let mut due = OncePerSecond::new();
+    let mut pace = Pace::new(attempt.ground.record_every);
     while let Some(full) = chunks.recv().await {
         attempt.refuse_stopped()?;
         let complete = full.progress.batch_complete;
@@ -106,7 +83,7 @@ async fn send_all(
             return Ok(End::LaidDown);
         }
         attempt.refuse_stopped()?;
-        if due.is_due() {
+        if pace.is_due() {
             record(attempt, pending).await?;
         }
         // The reader may be gone already.
@@ -137,7 +114,8 @@ async fn send(attempt: &mut Attempt<'_>, full: Full) -> Result<(freshet_core::co
     failpoint::reach(Step::Encoded);
     let (chunk, receipt) = open.lane.send(full.chunk, progress.clone()).await?;
     failpoint::reach(if progress.batch_complete { Step::Completed } else { Step::Committed });
-    let counts = counts_of(&progress.ops, progress.rows_sent, progress.rows_dead, progress.bytes);
+    let counts = counts_of(&progress);
+    attempt.started.position.follow(&progress, None);
     open.progress = Some(progress.clone());
     Ok((chunk, Committed { progress, counts, receipt, dead: full.dead }))
 }
@@ -147,9 +125,7 @@ async fn send(attempt: &mut Attempt<'_>, full: Full) -> Result<(freshet_core::co
 async fn record(attempt: &mut Attempt<'_>, pending: &mut Delivered) -> Result<()> {
     let Some(progress) = &pending.progress else { return Ok(()) };
     let complete = progress.batch_complete;
-    let written =
-        work::delivered(attempt.app, attempt.claim, attempt.started.work.sync_id, &attempt.counts, pending).await;
-    match written {
+    match attempt.ground.ledger.delivered(&attempt.counts, pending).await {
         Ok(()) => {
             *pending = Delivered::default();
             Ok(())
@@ -165,7 +141,7 @@ async fn record(attempt: &mut Attempt<'_>, pending: &mut Delivered) -> Result<()
 type Spare = mpsc::Sender<freshet_core::connector::Chunk>;
 
 fn sink(attempt: &Attempt<'_>, start: &Start) -> Result<(ChunkSink, mpsc::Receiver<Full>, Spare)> {
-    let (app, work, plan) = (attempt.app, &attempt.started.work, &attempt.plan.1);
+    let (ground, work, plan) = (&attempt.ground, &attempt.started.work, &attempt.plan.1);
     let schema = Schema { columns: plan.columns.clone() };
     let key = plan
         .key
@@ -177,7 +153,7 @@ fn sink(attempt: &Attempt<'_>, start: &Start) -> Result<(ChunkSink, mpsc::Receiv
         })
         .collect::<Result<Vec<_>>>()?;
     let (_, ts_ms) = unwrap_batch(attempt.started.position.batch.as_ref());
-    let encoder = app.registry.find_format(&work.config.format)?.encoder(EncodePlan {
+    let encoder = ground.registry.find_format(&work.config.format)?.encoder(EncodePlan {
         schema,
         key,
         envelope: work.config.envelope,
@@ -198,13 +174,13 @@ fn sink(attempt: &Attempt<'_>, start: &Start) -> Result<(ChunkSink, mpsc::Receiv
         generation: work.generation,
         batch_seq: attempt.started.position.batch_seq,
         ts_ms,
-        rows_max: app.settings.chunk_rows_max,
-        bytes_max: app.settings.chunk_bytes_max,
+        rows_max: ground.settings.chunk_rows_max,
+        bytes_max: ground.settings.chunk_bytes_max,
         message_bytes_max: open.message_bytes_max,
         tolerance: work.config.error_tolerance,
         headers: work.config.headers.clone(),
         one_row_per_key: plan.mode == freshet_core::connector::ReadMode::Full,
-        clock: app.clock.clone(),
+        clock: ground.clock.clone(),
     };
     Ok((ChunkSink::new(encoder, plan, start, full_in, spare_out), full_out, spare_in))
 }

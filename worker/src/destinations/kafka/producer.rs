@@ -22,6 +22,7 @@ use freshet_core::connector::{
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
+use freshet_core::planted::{Bug, planted};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
 use tokio::sync::oneshot;
@@ -149,8 +150,12 @@ impl Engine {
     fn new(settings: &KafkaSettings, plan: &TopicPlan, message_bytes_max: usize) -> Result<Self> {
         let mut config = client::producer(settings, message_bytes_max);
         if plan.guarantee == Guarantee::ExactlyOnce {
+            let mut id = settings.transactional_id(&plan.lane.name);
+            if planted(Bug::NoInitOnTakeover) {
+                id = format!("{id}.{}", std::process::id());
+            }
             config
-                .set("transactional.id", settings.transactional_id(&plan.lane.name))
+                .set("transactional.id", id)
                 .set("transaction.timeout.ms", TRANSACTION.as_millis().to_string());
         }
         let producer = config
@@ -244,7 +249,12 @@ impl Engine {
         match self.guarantee {
             Guarantee::ExactlyOnce => {
                 self.producer.begin_transaction().map_err(|error| self.fault("cannot begin a transaction", &error))?;
-                if let Err(error) = self.deliver(partition, deadline) {
+                let delivered = if planted(Bug::MarkerOutside) {
+                    self.deliver_then_mark(partition, deadline)
+                } else {
+                    self.deliver(partition, deadline)
+                };
+                if let Err(error) = delivered {
                     self.abort();
                     return Err(error);
                 }
@@ -273,14 +283,29 @@ impl Engine {
         if self.guarantee == Guarantee::EffectivelyOnce {
             self.drain(records, deadline)?;
         }
+        self.produce_progress(progress, partition, deadline)?;
+        self.drain(records + 1, deadline)?;
+        failpoint::reach(Step::ProgressProduced);
+        Ok(())
+    }
+
+    /// The mistake of [`Bug::MarkerOutside`]: two transactions where one is right.
+    fn deliver_then_mark(&self, partition: i32, deadline: Instant) -> Result<()> {
+        let (chunk, progress) = &self.lent;
+        self.produce_all(chunk, deadline)?;
+        self.drain(chunk.messages.len() as u64, deadline)?;
+        self.commit()?;
+        self.producer.begin_transaction().map_err(|error| self.fault("cannot begin a transaction", &error))?;
+        self.produce_progress(progress, partition, deadline)?;
+        self.drain(chunk.messages.len() as u64 + 1, deadline)
+    }
+
+    fn produce_progress(&self, progress: &[u8], partition: i32, deadline: Instant) -> Result<()> {
         let topic = self.progress.as_ref().ok_or_else(not_fenced)?;
         self.produce(deadline, || {
             // SAFETY: lent until every delivery was served, or the engine is gone with its producer.
             unsafe { topic.produce(partition, Some(self.key.as_bytes()), Some(progress), &mut None, PROGRESS) }
-        })?;
-        self.drain(records + 1, deadline)?;
-        failpoint::reach(Step::ProgressProduced);
-        Ok(())
+        })
     }
 
     fn produce_all(&self, chunk: &Chunk, deadline: Instant) -> Result<()> {
@@ -384,7 +409,7 @@ impl Engine {
         self.serve(Duration::ZERO);
         let breaks = self.watch().coordinator_breaks();
         match result {
-            Ok(()) if took <= COMMIT_CLEAR && breaks == 0 => Ok(()),
+            Ok(()) if (took <= COMMIT_CLEAR && breaks == 0) || planted(Bug::CommitRetried) => Ok(()),
             Ok(()) => {
                 // librdkafka may have sent the request twice, and the second could end a later transaction.
                 tracing::warn!(
