@@ -1,8 +1,9 @@
 //! Publishing one batch: a reader task fills chunks, this task sends them, Postgres follows.
 
-use freshet_core::connector::{EncodePlan, Progress, ReadRequest, Schema};
+use freshet_core::connector::{EncodePlan, Progress, ReadEnd, ReadRequest, Schema};
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
+use freshet_core::planted::{Bug, planted};
 use freshet_core::run::Counts;
 use freshet_core::run::work::{self, Delivered};
 use serde_json::json;
@@ -28,7 +29,10 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
     let mut source = attempt.ground.registry.find_source(&kind.0)?.open(kind.1.clone()).await?;
     let reader = tokio::spawn(async move {
         let mut sink = sink;
-        let end = source.read(&request, &mut sink).await?;
+        let end = match source.read(&request, &mut sink).await {
+            Err(_) if planted(Bug::PartialRead) => ReadEnd::default(),
+            end => end?,
+        };
         sink.finish(end.token).await
     });
     let reading = AbortOnDrop(reader.abort_handle());
@@ -73,6 +77,7 @@ async fn send_all(
     while let Some(full) = chunks.recv().await {
         attempt.refuse_stopped()?;
         let complete = full.progress.batch_complete;
+        err_before_commit(attempt, before, &full.progress).await?;
         let (chunk, committed) = send(attempt, full).await?;
         attempt.counts = before.plus(committed.counts);
         pending.add(committed.progress, committed.receipt, committed.dead);
@@ -90,6 +95,41 @@ async fn send_all(
         let _ = spare.try_send(chunk);
     }
     Ok(End::ReaderGone)
+}
+
+/// The mistakes of those who write down, or give back, what is not yet committed.
+#[inline(always)]
+async fn err_before_commit(attempt: &mut Attempt<'_>, before: Counts, progress: &Progress) -> Result<()> {
+    let counts = before.plus(counts_of(progress));
+    if planted(Bug::PostgresBeforeKafka) {
+        let early = Delivered { progress: Some(progress.clone()), ..Delivered::default() };
+        attempt.ground.ledger.delivered(&counts, &early).await?;
+    }
+    if planted(Bug::CountsBeforeDelivery) {
+        attempt.ground.ledger.delivered(&counts, &Delivered::default()).await?;
+    }
+    if planted(Bug::ReleasedBeforeCommit) && progress.batch_complete {
+        attempt.release_source().await?;
+    }
+    Ok(())
+}
+
+/// The mistake of [`Bug::JournalAfterCommit`]: a chunk's record tells how far the sync was before it.
+fn told_late(last: Option<&Progress>, progress: &Progress) -> Progress {
+    let nothing = || Progress {
+        ordinal: 0,
+        ops: std::collections::BTreeMap::new(),
+        rows_sent: 0,
+        rows_dead: 0,
+        bytes: 0,
+        source_token: None,
+        ..progress.clone()
+    };
+    match last {
+        _ if progress.batch_complete => progress.clone(),
+        Some(last) if last.batch_seq == progress.batch_seq => last.clone(),
+        _ => nothing(),
+    }
 }
 
 struct AbortOnDrop(tokio::task::AbortHandle);
@@ -112,7 +152,9 @@ async fn send(attempt: &mut Attempt<'_>, full: Full) -> Result<(freshet_core::co
     let progress = full.progress;
     // Once bytes go out the transaction is finished: a stop is looked at between chunks.
     failpoint::reach(Step::Encoded);
-    let (chunk, receipt) = open.lane.send(full.chunk, progress.clone()).await?;
+    let told =
+        if planted(Bug::JournalAfterCommit) { told_late(open.progress.as_ref(), &progress) } else { progress.clone() };
+    let (chunk, receipt) = open.lane.send(full.chunk, told).await?;
     failpoint::reach(if progress.batch_complete { Step::Completed } else { Step::Committed });
     let counts = counts_of(&progress);
     attempt.started.position.follow(&progress, None);

@@ -26,6 +26,7 @@ use freshet_core::connector::{
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
 use freshet_core::id::{InstallationId, WorkspaceId};
+use freshet_core::planted::{Bug, planted};
 use freshet_core::queue::Stop;
 use freshet_core::run::work::{self, Delivered, Started};
 use freshet_core::run::{Claim, Counts, RunState};
@@ -200,7 +201,11 @@ impl<'a> Attempt<'a> {
         failpoint::reach(Step::Fenced);
         // We may have just fenced our successor: it has the lease then, and fences us back.
         self.ground.ledger.check().await?;
-        let progress = lane.progress().await?;
+        let progress = if planted(Bug::DoubtNotResolved) {
+            start::believed(position, self.started.work.generation)
+        } else {
+            lane.progress().await?
+        };
         if position.cluster_id.is_none() {
             let partition = lane.progress_partition();
             self.ground.ledger.placed(&prepared.cluster_id, partition).await?;
@@ -241,13 +246,18 @@ impl<'a> Attempt<'a> {
         let seq = self.started.position.batch_seq;
         let sentence = "the batch is delivered";
         self.ground.ledger.moved(RunState::Finalizing, sentence, json!({ "batch": seq })).await?;
-        let (batch, _) = unwrap_batch(self.started.position.batch.as_ref());
         failpoint::reach(Step::Delivered);
-        self.plan.0.release(&self.batch_name(seq), &batch).await?;
+        self.release_source().await?;
         failpoint::reach(Step::Released);
         self.ground.ledger.released(seq, &self.counts).await?;
         self.started.position.batch_state = "released".into();
         Ok(())
+    }
+
+    async fn release_source(&mut self) -> Result<()> {
+        let (batch, _) = unwrap_batch(self.started.position.batch.as_ref());
+        let name = self.batch_name(self.started.position.batch_seq);
+        self.plan.0.release(&name, &batch).await
     }
 }
 

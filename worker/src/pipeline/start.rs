@@ -68,6 +68,27 @@ impl Start {
     }
 }
 
+/// The mistake of [`freshet_core::planted::Bug::DoubtNotResolved`]: what Postgres knows, in the form of Kafka's word.
+pub(super) fn believed(position: &Position, generation: i64) -> Option<Progress> {
+    let begun = position.ordinal > 0;
+    (begun || position.progress_offset.is_some()).then(|| Progress {
+        v: 1,
+        generation,
+        fence: 0,
+        run_id: String::new(),
+        batch_seq: position.batch_seq - i64::from(!begun),
+        ordinal: position.ordinal,
+        ops: BTreeMap::new(),
+        rows_sent: 0,
+        rows_dead: 0,
+        bytes: 0,
+        batch_complete: position.batch_state != "sealed",
+        source_token: position.token.clone(),
+        chunk_digest: String::new(),
+        at: chrono::DateTime::UNIX_EPOCH,
+    })
+}
+
 /// The counts that a progress record stands for.
 pub(super) fn counts_of(progress: &Progress) -> Counts {
     let of = |letter: &str| progress.ops.get(letter).copied().unwrap_or(0);

@@ -154,9 +154,7 @@ impl Engine {
             if planted(Bug::NoInitOnTakeover) {
                 id = format!("{id}.{}", std::process::id());
             }
-            config
-                .set("transactional.id", id)
-                .set("transaction.timeout.ms", TRANSACTION.as_millis().to_string());
+            config.set("transactional.id", id).set("transaction.timeout.ms", TRANSACTION.as_millis().to_string());
         }
         let producer = config
             .create_with_context(Watch::default())

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use freshet_core::connector::{
-    BatchName, Catalogue, Cell, Change, Chunk, Destination, DestinationKind, Field, Flow, KeyCheck, Lane, ModelSpec, Op,
-    Prepared, Preview, Progress, ReadEnd, ReadRequest, Receipt, Row, Schema, SealRequest, Sealed, Sink, Source, SourceKind,
-    Step, Target, TopicPlan,
+    BatchName, Catalogue, Cell, Change, Chunk, Destination, DestinationKind, Field, Flow, KeyCheck, Lane, ModelSpec,
+    Op, Prepared, Preview, Progress, ReadEnd, ReadRequest, Receipt, Row, Schema, SealRequest, Sealed, Sink, Source,
+    SourceKind, Step, Target, TopicPlan,
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::run::work::Delivered;

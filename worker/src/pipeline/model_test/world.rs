@@ -38,13 +38,13 @@ impl Place {
         Self { name, kind, refusal }
     }
 
-    /// Everything that can happen at it.
+    /// Everything that can happen at it. To die or to sleep before an effect is to do so after the one before.
     pub(super) fn acts(self) -> &'static [Act] {
-        use Act::{AnswerLost, DieAfter, DieBefore, Late, Refused, SleepAfter, SleepBefore};
+        use Act::{AnswerLost, Die, Late, Refused, Sleep};
         match self.kind {
-            Kind::Asks => &[DieBefore, Refused, SleepBefore],
-            Kind::Writes => &[DieBefore, DieAfter, Refused, AnswerLost, SleepBefore, SleepAfter],
-            Kind::Sends => &[DieBefore, DieAfter, Refused, AnswerLost, Late, SleepBefore, SleepAfter],
+            Kind::Asks => &[Refused],
+            Kind::Writes => &[Die, Sleep, Refused, AnswerLost],
+            Kind::Sends => &[Die, Sleep, Refused, AnswerLost, Late],
         }
     }
 }
@@ -52,22 +52,16 @@ impl Place {
 /// What happens at a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
-    DieBefore,
-    DieAfter,
+    /// The effect, and then nothing more.
+    Die,
+    /// The effect, and then nothing until it is woken.
+    Sleep,
     /// An error, and no effect.
     Refused,
     /// The effect, and an error.
     AnswerLost,
     /// An error, and the effect later.
     Late,
-    SleepBefore,
-    SleepAfter,
-}
-
-impl Act {
-    pub(super) fn is_sleep(self) -> bool {
-        matches!(self, Self::SleepBefore | Self::SleepAfter)
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,11 +153,6 @@ impl World {
         let refused = || Err(Error::new(place.refusal, format!("{} failed", place.name)));
         match act {
             None => effect(&mut self.lock()),
-            Some(Act::DieBefore) => self.fall(who, Condition::Dead).await,
-            Some(Act::DieAfter) => {
-                let _ = effect(&mut self.lock());
-                self.fall(who, Condition::Dead).await
-            }
             Some(Act::Refused) => refused(),
             Some(Act::AnswerLost) => {
                 let _ = effect(&mut self.lock());
@@ -173,25 +162,17 @@ impl World {
                 self.lock().late.push(Box::new(|state| drop(effect(state))));
                 refused()
             }
-            Some(Act::SleepBefore) => {
-                self.lock().workers[who].condition = Condition::Asleep;
-                self.awake(who).await;
-                effect(&mut self.lock())
-            }
-            Some(Act::SleepAfter) => {
+            Some(act @ (Act::Die | Act::Sleep)) => {
                 let result = effect(&mut self.lock());
-                self.lock().workers[who].condition = Condition::Asleep;
+                let fallen = if act == Act::Die { Condition::Dead } else { Condition::Asleep };
+                self.lock().workers[who].condition = fallen;
                 self.awake(who).await;
                 result
             }
         }
     }
 
-    async fn fall<T>(&self, who: usize, condition: Condition) -> Result<T> {
-        self.lock().workers[who].condition = condition;
-        std::future::pending().await
-    }
-
+    /// Waits until a worker is awake: for ever if it is dead.
     async fn awake(&self, who: usize) {
         loop {
             let woken = self.woken.notified();
@@ -261,7 +242,8 @@ impl SourceState {
             }
             Self::Cursor { rows, .. } => {
                 let within = rows.iter().filter(|(_, version)| **version > after && **version <= bound);
-                let mut found: Vec<_> = within.map(|(key, version)| Version { key: Some(*key), version: *version }).collect();
+                let mut found: Vec<_> =
+                    within.map(|(key, version)| Version { key: Some(*key), version: *version }).collect();
                 found.sort_unstable_by_key(|row| row.version);
                 Ok(found)
             }
@@ -315,7 +297,8 @@ impl State {
         if epoch != self.log.epoch {
             return Err(fenced());
         }
-        let (records, progress) = self.log.open.take().ok_or_else(|| Error::new(Code::KafkaBroker, "no transaction"))?;
+        let (records, progress) =
+            self.log.open.take().ok_or_else(|| Error::new(Code::KafkaBroker, "no transaction"))?;
         self.judge_commit(&records, &progress);
         self.log.committed.extend(records);
         self.log.progress.push(progress);
@@ -323,7 +306,8 @@ impl State {
     }
 
     fn judge_commit(&mut self, records: &[Sent], progress: &Progress) {
-        let place = |progress: &Progress| (progress.generation, progress.batch_seq, progress.ordinal, progress.batch_complete);
+        let place =
+            |progress: &Progress| (progress.generation, progress.batch_seq, progress.ordinal, progress.batch_complete);
         if let Some(last) = self.log.progress.last()
             && place(last) >= place(progress)
         {
@@ -346,7 +330,10 @@ impl State {
             SourceState::Cursor { .. } => None,
         };
         if progress.batch_complete && whole.is_some_and(|rows| rows as i64 != progress.rows_sent + progress.rows_dead) {
-            self.broken.push(format!("a batch of {whole:?} rows was complete with {} sent and {} dead letters", progress.rows_sent, progress.rows_dead));
+            self.broken.push(format!(
+                "a batch of {whole:?} rows was complete with {} sent and {} dead letters",
+                progress.rows_sent, progress.rows_dead
+            ));
         }
     }
 
