@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use freshet_core::connector::{
-    Change, ChangeMeta, Column, EncodePlan, Encoder, Envelope, Flow, KeyForm, ModelSpec, NumberForm, ReadMode,
-    ReadPlan, ReadRequest, Registry, Schema, SealRequest, Sealed, Sink, Source,
+    BatchName, Change, ChangeMeta, Column, EncodePlan, Encoder, Envelope, Flow, KeyForm, ModelSpec, NumberForm,
+    ReadMode, ReadPlan, ReadRequest, Registry, Schema, SealRequest, Sealed, Sink, Source,
 };
 use freshet_core::error::Result;
 use freshet_core::testing::{make_source, surroundings, with_database};
@@ -77,7 +77,7 @@ impl Bench {
         let (schema, _) = source.describe(model).await.unwrap();
         let plan = read_plan(model, schema, key, ReadMode::Full);
         let mut sink = Keeper::new(&plan);
-        let request = ReadRequest { plan, batch: json!({"kind": "full"}), from: None };
+        let request = ReadRequest { name: BatchName::default(), plan, batch: json!({"kind": "full"}), from: None };
         source.read(&request, &mut sink).await.unwrap();
         sink.sent
     }
@@ -128,11 +128,11 @@ fn read_plan(model: &ModelSpec, schema: Schema, key: &[&str], mode: ReadMode) ->
 }
 
 pub fn seal_request(plan: &ReadPlan, position: Option<Value>, carry: Option<Value>) -> SealRequest {
-    SealRequest { plan: plan.clone(), position, carry }
+    SealRequest { name: BatchName::default(), plan: plan.clone(), position, carry }
 }
 
 pub fn read_request(plan: &ReadPlan, sealed: &Sealed, from: Option<Value>) -> ReadRequest {
-    ReadRequest { plan: plan.clone(), batch: sealed.batch.clone(), from }
+    ReadRequest { name: BatchName::default(), plan: plan.clone(), batch: sealed.batch.clone(), from }
 }
 
 /// An encoder of the format `json`.

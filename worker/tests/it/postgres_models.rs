@@ -1,6 +1,6 @@
 //! What a connection reaches: the list, a model's columns, its first rows, its key, and what is refused.
 
-use freshet_core::connector::{Kind, ModelSpec, ReadEnd, ReadMode, ReadPlan, ReadRequest};
+use freshet_core::connector::{BatchName, Kind, ModelSpec, ReadEnd, ReadMode, ReadPlan, ReadRequest};
 use freshet_core::error::{Code, Error};
 use serde_json::{Value, json};
 
@@ -182,7 +182,8 @@ async fn a_key_check_counts_rows_without_key_and_keys_that_repeat() {
 
 async fn read(bench: &Bench, plan: &ReadPlan) -> Result<(Keeper, ReadEnd), Error> {
     let mut sink = Keeper::new(plan);
-    let request = ReadRequest { plan: plan.clone(), batch: json!({"kind": "full"}), from: None };
+    let request =
+        ReadRequest { name: BatchName::default(), plan: plan.clone(), batch: json!({"kind": "full"}), from: None };
     let end = bench.source().await.read(&request, &mut sink).await?;
     Ok((sink, end))
 }

@@ -1,6 +1,6 @@
 //! Reading a batch: strict order, tokens to go on from, and the late-commit horizon.
 
-use freshet_core::connector::{ModelSpec, ReadMode, ReadPlan, SealRequest, Sealed, Source};
+use freshet_core::connector::{BatchName, ModelSpec, ReadMode, ReadPlan, SealRequest, Sealed, Source};
 use freshet_core::error::Code;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
@@ -236,7 +236,7 @@ async fn batch(
     position: Option<Value>,
     carry: Option<Value>,
 ) -> (Vec<i64>, Option<Value>, Sealed) {
-    let request = SealRequest { plan: plan.clone(), position: position.clone(), carry };
+    let request = SealRequest { name: BatchName::default(), plan: plan.clone(), position: position.clone(), carry };
     let sealed = source.seal(&request).await.unwrap();
     if sealed.empty {
         return (Vec::new(), position, sealed);
