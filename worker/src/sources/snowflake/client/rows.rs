@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use freshet_core::connector::{Cell, Row};
 use freshet_core::error::{Code, Error, Result};
+use freshet_core::planted::{Bug, planted};
 
 use super::account::Asked;
 use super::answer::Answer;
@@ -200,7 +201,7 @@ impl Rows {
 
     /// A partition is at its end: counts it, and goes to the next.
     async fn turn(&mut self) -> Result<()> {
-        let announced = self.announced(self.number);
+        let announced = self.announced(self.number).filter(|_| !planted(Bug::RowsNotCounted));
         if announced.is_some_and(|announced| announced != self.read) {
             let told = format!("{} rows where {} are announced", self.read, announced.unwrap_or(0));
             return Err(self.placed(malformed(&told)));
@@ -212,6 +213,7 @@ impl Rows {
             return self.next_partition().await;
         }
         let all = self.answer.metadata.as_ref().and_then(|metadata| metadata.num_rows);
+        let all = all.filter(|_| !planted(Bug::RowsNotCounted));
         if all.is_some_and(|all| all != self.total) {
             return Err(malformed(&format!("{} rows where {} are announced", self.total, all.unwrap_or(0))));
         }
