@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use freshet_core::connector::{EncodePlan, Progress, ReadRequest, Schema};
+use freshet_core::connector::{EncodePlan, ModelSpec, Progress, ReadRequest, Schema};
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::run::Counts;
 use freshet_core::run::work::{self, Delivered};
@@ -199,6 +199,7 @@ fn sink(attempt: &Attempt<'_>, start: &Start) -> Result<(ChunkSink, mpsc::Receiv
         bytes_max: app.settings.chunk_bytes_max,
         message_bytes_max: open.message_bytes_max,
         tolerance: work.config.error_tolerance,
+        deletes: work.config.deletes(),
         headers: work.config.headers.clone(),
         one_row_per_key: plan.mode == freshet_core::connector::ReadMode::Full,
         clock: app.clock.clone(),
@@ -217,9 +218,16 @@ fn source_members(attempt: &Attempt<'_>) -> String {
         "connection": work.connection_name,
         "model": work.model_name,
     });
-    if let freshet_core::connector::ModelSpec::Table { schema, table } = &work.spec {
-        members["schema"] = schema.as_str().into();
-        members["table"] = table.as_str().into();
+    match &work.spec {
+        ModelSpec::Table { schema, table } => {
+            members["schema"] = schema.as_str().into();
+            members["table"] = table.as_str().into();
+        }
+        ModelSpec::Stream { schema, stream } => {
+            members["schema"] = schema.as_str().into();
+            members["stream"] = stream.as_str().into();
+        }
+        ModelSpec::Sql { .. } => {}
     }
     members.to_string()
 }

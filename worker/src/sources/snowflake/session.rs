@@ -88,6 +88,11 @@ impl Session {
         Ok(self.texts(sql, tag, 1).await?.first().map(str::to_owned))
     }
 
+    /// The database, as SHOW writes it.
+    pub(super) fn database(&self) -> String {
+        self.settings.context().database.unwrap_or_default()
+    }
+
     /// Freshet's schema, as SHOW writes it.
     pub(super) fn work_schema(&self) -> String {
         super::settings::stored_name(&self.settings.work_schema)
