@@ -80,6 +80,8 @@ codes! {
     WrongState = "request.wrong_state", User, "Look at the object's state; the message says which states allow this.";
     /// The object is used by others.
     InUse = "request.in_use", User, "Archive the objects named in the message first.";
+    /// Another sync takes the changes of the same Stream.
+    StreamInUse = "sync.stream_in_use", User, "Make a Stream of its own for this sync: each change of a Stream is handed out once.";
     /// A change has a consequence that was not accepted.
     ConsequenceNotAccepted = "sync.consequence_not_accepted", User, "Read the consequence and repeat the change with `accept_consequence` set to it.";
     /// Too many requests or too much work at once.
@@ -147,7 +149,7 @@ codes! {
     /// Rows in a batch table that no batch accounts for.
     SnowflakeBatchLost = "snowflake.batch_unaccounted", User, "Look at the table that the message names: its rows were taken from the Stream and never sent.";
     /// The Stream's offset is older than the table's history.
-    SnowflakeStale = "snowflake.stream_stale", User, "Create the Stream again and let the sync send everything anew.";
+    SnowflakeStale = "snowflake.stream_stale", User, "Resync the sync: `full` makes the Stream anew and sends every row, `position` takes what is there as sent.";
 
     // Models.
     /// Not one SELECT.

@@ -162,7 +162,7 @@ async fn update_sync(
         dry_run: query.dry_run,
     };
     let ops::Changed { sync, consequence } = ops::update(&api.app, &caller, id, version, patch).await?;
-    let consequence_text = consequence.sentence();
+    let consequence_text = consequence.sentence(&sync.config.mode);
     let row_version = if query.dry_run { version } else { sync.row_version };
     versioned(StatusCode::OK, row_version, &ChangedSync { sync, consequence, consequence_text, dry_run: query.dry_run })
 }

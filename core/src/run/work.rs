@@ -130,8 +130,8 @@ pub async fn sealed(
     let mut tx = app.db.tenant(claim.workspace).await?;
     store::set_batch(&mut tx, claim, Some(batch_seq), base).await?;
     sync::work::set_batch(&mut tx, sync_id, claim.epoch, batch_seq, sealed).await?;
-    for sentence in &sealed.notes {
-        store::add_event(&mut tx, claim.run, "info", "source.note", sentence, json!({})).await?;
+    for note in &sealed.notes {
+        store::add_event(&mut tx, claim.run, note.level, note.code, &note.sentence, json!({})).await?;
     }
     let told = json!({ "batch": batch_seq, "empty": sealed.empty });
     let sentence = if sealed.empty { "nothing to read" } else { "the batch is fixed at the source" };

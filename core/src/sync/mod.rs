@@ -14,7 +14,7 @@ pub mod work;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use config::{Consequence, ErrorTolerance, SyncConfig, TopicConfig, TopicNames};
+pub use config::{Consequence, Deletes, ErrorTolerance, SyncConfig, TopicConfig, TopicNames};
 
 use crate::connector::Progress;
 use crate::id::{DestinationId, ModelId, ModelVersionId, SyncId, SyncVersionId};

@@ -1,6 +1,6 @@
 //! Publishing one batch: a reader task fills chunks, this task sends them, Postgres follows.
 
-use freshet_core::connector::{EncodePlan, Progress, ReadEnd, ReadRequest, Schema};
+use freshet_core::connector::{EncodePlan, ModelSpec, Progress, ReadEnd, ReadRequest, Schema};
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
 use freshet_core::planted::{Bug, planted};
@@ -225,6 +225,7 @@ fn sink(attempt: &Attempt<'_>, start: &Start) -> Result<(ChunkSink, mpsc::Receiv
         bytes_max: ground.settings.chunk_bytes_max,
         message_bytes_max: open.message_bytes_max,
         tolerance: work.config.error_tolerance,
+        deletes: work.config.deletes(),
         headers: work.config.headers.clone(),
         one_row_per_key: plan.mode == freshet_core::connector::ReadMode::Full,
         clock: ground.clock.clone(),
@@ -243,9 +244,16 @@ fn source_members(attempt: &Attempt<'_>) -> String {
         "connection": work.connection_name,
         "model": work.model_name,
     });
-    if let freshet_core::connector::ModelSpec::Table { schema, table } = &work.spec {
-        members["schema"] = schema.as_str().into();
-        members["table"] = table.as_str().into();
+    match &work.spec {
+        ModelSpec::Table { schema, table } => {
+            members["schema"] = schema.as_str().into();
+            members["table"] = table.as_str().into();
+        }
+        ModelSpec::Stream { schema, stream } => {
+            members["schema"] = schema.as_str().into();
+            members["stream"] = stream.as_str().into();
+        }
+        ModelSpec::Sql { .. } => {}
     }
     members.to_string()
 }

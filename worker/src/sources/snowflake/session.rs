@@ -95,6 +95,11 @@ impl Session {
         self.client.as_ref().map(Client::take_queries).unwrap_or_default()
     }
 
+    /// The database, as SHOW writes it.
+    pub(super) fn database(&self) -> String {
+        self.settings.context().database.unwrap_or_default()
+    }
+
     /// Freshet's schema, as SHOW writes it.
     pub(super) fn work_schema(&self) -> String {
         super::settings::stored_name(&self.settings.work_schema)

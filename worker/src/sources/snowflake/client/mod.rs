@@ -318,6 +318,12 @@ impl Texts {
         self.names.iter().position(|known| known == name)
     }
 
+    /// A row's cell in the column of this name; none for NULL, and where there is no such column.
+    #[must_use]
+    pub fn cell<'a>(&self, row: &'a [Option<String>], name: &str) -> Option<&'a str> {
+        row.get(self.position(name)?)?.as_deref()
+    }
+
     /// The first cell of the first row.
     #[must_use]
     pub fn first(&self) -> Option<&str> {
