@@ -9,6 +9,7 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use crate::error::{Code, Error, Result};
 use crate::id::{InstallationId, WorkspaceId};
+use crate::planted::{Bug, planted};
 use crate::settings::{Secret, Settings};
 
 /// The schema, embedded.
@@ -183,6 +184,15 @@ pub(crate) fn connect_options(url: &Secret, name: &str) -> Result<PgConnectOptio
         Error::new(Code::Settings, format!("{name} is not of the form postgres://user:password@host/db"))
     })?;
     Ok(options.application_name("freshet").options([("TimeZone", "UTC")]))
+}
+
+/// A worker's statement that holds for one epoch, as `epoch = $3` says.
+#[inline(always)]
+pub(crate) fn fenced(statement: &'static str) -> &'static str {
+    if planted(Bug::NoFenceInUpdate) {
+        return statement.replace("epoch = $3", "$3::bigint > 0").leak();
+    }
+    statement
 }
 
 /// Names what failed; a broken constraint that has a meaning of its own becomes that error.

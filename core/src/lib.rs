@@ -4,6 +4,8 @@ pub mod clock;
 pub mod id;
 pub mod error;
 pub mod settings;
+pub mod failpoint;
+pub mod planted;
 pub mod vault;
 pub mod page;
 pub mod db;

@@ -14,7 +14,16 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::error::{Code, Error, Result};
 
 /// Variables with our prefix that belong to the development scripts and tests, not to the service.
-const NOT_SETTINGS: &[&str] = &["FRESHET_TEST_", "FRESHET_DEV_", "FRESHET_BENCH_", "FRESHET_CONFIG"];
+const NOT_SETTINGS: &[&str] = &[
+    "FRESHET_TEST_",
+    "FRESHET_DEV_",
+    "FRESHET_BENCH_",
+    "FRESHET_CONFIG",
+    #[cfg(feature = "failpoints")]
+    "FRESHET_FAILPOINT",
+    #[cfg(feature = "planted_bugs")]
+    "FRESHET_PLANTED_BUG",
+];
 
 /// A text that is kept out of logs and of `Debug`.
 #[derive(Clone, Default)]

@@ -38,5 +38,5 @@ pub use registry::{DestinationEntry, FormatEntry, Registry, SourceEntry};
 pub use source::{
     BatchName, Catalogue, CatalogueColumn, CatalogueTable, DuplicateKeys, Flow, KeyCheck, MadeStream, ModelSpec,
     NewStream, Note, Preview, ReadEnd, ReadMode, ReadPlan, ReadRequest, SealRequest, Sealed, Sink, Source, SourceKind,
-    StreamBase, StreamFacts, StreamOn,
+    SourceQuery, StreamBase, StreamFacts, StreamOn,
 };

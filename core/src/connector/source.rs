@@ -159,6 +159,27 @@ pub struct ReadRequest {
     pub from: Option<Value>,
 }
 
+/// One statement that a source ran, by its own account.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceQuery {
+    /// The source's own id of it.
+    pub id: String,
+    /// Its first words, without names or values: `create transient table`.
+    pub statement: String,
+    /// When it was asked.
+    pub at: DateTime<Utc>,
+    /// From the request to the beginning of the answer.
+    pub seconds: f64,
+    /// Rows of its answer.
+    pub rows: u64,
+    /// Bytes of its answer as the source announced them, before compression.
+    pub bytes: u64,
+    /// Whether it needed the source's engine: for Snowflake a warehouse.
+    pub is_computed: bool,
+    /// An estimate of what it cost, in the source's own unit: for Snowflake credits.
+    pub credits: f64,
+}
+
 /// Where a read ended.
 #[derive(Debug, Clone, Default)]
 pub struct ReadEnd {
@@ -367,6 +388,11 @@ pub trait Source: Send {
 
     /// Reads a batch from a token on, in its total order.
     async fn read(&mut self, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd>;
+
+    /// The statements that were run since this was asked the last time, as far as the source has ids for them.
+    fn queries(&mut self) -> Vec<SourceQuery> {
+        Vec::new()
+    }
 
     /// Gives back what a delivered batch took at the source. Harmless when repeated, or when there is nothing left.
     ///

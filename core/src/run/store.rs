@@ -6,9 +6,11 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
-use super::{Attempt, Claim, Counts, DeadLetterGroup, Failure, Run, RunEvent, RunPartition, RunState};
-use crate::connector::PartitionRange;
-use crate::db::{Db, TenantTx, failed};
+use super::{
+    Attempt, Claim, Counts, DeadLetterGroup, Failure, Run, RunEvent, RunPartition, RunQuery, RunState, SourceUse,
+};
+use crate::connector::{PartitionRange, SourceQuery};
+use crate::db::{Db, TenantTx, failed, fenced};
 use crate::error::{Code, Error, Result};
 use crate::id::{AttemptId, DeadLetterGroupId, RunId, SyncId};
 use crate::page::PageRequest;
@@ -195,6 +197,39 @@ pub(crate) async fn dead_letters(tx: &mut TenantTx, id: RunId) -> Result<Vec<Dea
     .map_err(failed("cannot read the run's dead letters"))
 }
 
+pub(crate) async fn queries(tx: &mut TenantTx, id: RunId) -> Result<Vec<RunQuery>> {
+    sqlx::query_as(
+        "select query_id, statement, started_at, seconds, row_count, byte_count, is_computed, credits
+         from source_query
+         where workspace_id = $1
+           and run_id = $2
+         order by started_at, query_id
+         limit 1000",
+    )
+    .bind(tx.workspace())
+    .bind(id)
+    .fetch_all(tx.conn())
+    .await
+    .map_err(failed("cannot read the run's queries"))
+}
+
+pub(crate) async fn source_use(tx: &mut TenantTx, id: RunId) -> Result<SourceUse> {
+    sqlx::query_as(
+        "select count(*) as query_count,
+                coalesce(sum(byte_count), 0)::bigint as byte_count,
+                coalesce(sum(seconds) filter (where is_computed), 0) as computed_s,
+                coalesce(sum(credits), 0) as credits
+         from source_query
+         where workspace_id = $1
+           and run_id = $2",
+    )
+    .bind(tx.workspace())
+    .bind(id)
+    .fetch_one(tx.conn())
+    .await
+    .map_err(failed("cannot sum the run's queries up"))
+}
+
 /// False when the run has ended.
 pub(crate) async fn cancel(tx: &mut TenantTx, id: RunId) -> Result<bool> {
     sqlx::query(
@@ -293,7 +328,7 @@ fn held(rows: u64) -> Result<()> {
 }
 
 pub(crate) async fn sync_version_of(tx: &mut TenantTx, claim: &Claim) -> Result<(SyncId, Uuid, Option<i64>, Value)> {
-    sqlx::query_as(
+    sqlx::query_as(fenced(
         "select sync_id, sync_version_id, batch_seq, count_base
          from run
          where workspace_id = $1
@@ -301,7 +336,7 @@ pub(crate) async fn sync_version_of(tx: &mut TenantTx, claim: &Claim) -> Result<
            and epoch = $3
            and state in ('claimed', 'extracting', 'publishing', 'finalizing', 'cancelling')
          for update",
-    )
+    ))
     .bind(claim.workspace)
     .bind(claim.run)
     .bind(claim.epoch)
@@ -334,14 +369,14 @@ pub(crate) async fn finish_attempt(
     outcome: &str,
     error: Option<&Error>,
 ) -> Result<()> {
-    sqlx::query(
+    sqlx::query(fenced(
         "update attempt
          set finished_at = now(), outcome = $4, failure_code = $5, failure_message = $6
          where workspace_id = $1
            and run_id = $2
            and epoch = $3
            and finished_at is null",
-    )
+    ))
     .bind(claim.workspace)
     .bind(claim.run)
     .bind(claim.epoch)
@@ -356,7 +391,7 @@ pub(crate) async fn finish_attempt(
 
 /// Moves a working run on. A run that is being cancelled stays `cancelling`.
 pub(crate) async fn set_working(tx: &mut TenantTx, claim: &Claim, state: RunState) -> Result<()> {
-    let done = sqlx::query(
+    let done = sqlx::query(fenced(
         "update run
          set state = case when cancel_requested_at is null then $4 else 'cancelling' end,
              row_version = row_version + 1
@@ -364,7 +399,7 @@ pub(crate) async fn set_working(tx: &mut TenantTx, claim: &Claim, state: RunStat
            and id = $2
            and epoch = $3
            and state in ('claimed', 'extracting', 'publishing', 'finalizing', 'cancelling')",
-    )
+    ))
     .bind(claim.workspace)
     .bind(claim.run)
     .bind(claim.epoch)
@@ -376,13 +411,13 @@ pub(crate) async fn set_working(tx: &mut TenantTx, claim: &Claim, state: RunStat
 }
 
 pub(crate) async fn set_batch(tx: &mut TenantTx, claim: &Claim, batch_seq: Option<i64>, base: &Counts) -> Result<()> {
-    let done = sqlx::query(
+    let done = sqlx::query(fenced(
         "update run
          set batch_seq = coalesce($4, batch_seq), count_base = $5
          where workspace_id = $1
            and id = $2
            and epoch = $3",
-    )
+    ))
     .bind(claim.workspace)
     .bind(claim.run)
     .bind(claim.epoch)
@@ -396,7 +431,7 @@ pub(crate) async fn set_batch(tx: &mut TenantTx, claim: &Claim, batch_seq: Optio
 
 pub(crate) async fn set_counts(tx: &mut TenantTx, claim: &Claim, counts: &Counts) -> Result<()> {
     // Counts only grow within an attempt; growth is progress, and the patience with failures starts anew.
-    let done = sqlx::query(
+    let done = sqlx::query(fenced(
         "update run
          set fruitless_count = case when $4 > read_count then 0 else fruitless_count end,
              read_count = $4, created_count = $5, updated_count = $6, deleted_count = $7, refreshed_count = $8,
@@ -406,7 +441,7 @@ pub(crate) async fn set_counts(tx: &mut TenantTx, claim: &Claim, counts: &Counts
            and id = $2
            and epoch = $3
            and state in ('claimed', 'extracting', 'publishing', 'finalizing', 'cancelling')",
-    )
+    ))
     .bind(claim.workspace)
     .bind(claim.run)
     .bind(claim.epoch)
@@ -488,6 +523,30 @@ pub(crate) async fn add_dead_letters(tx: &mut TenantTx, claim: &Claim, group: &D
     .map_err(failed("cannot write the dead letters"))
 }
 
+/// Writes a statement down; one that is known already stays as it is.
+pub(crate) async fn add_query(tx: &mut TenantTx, claim: &Claim, query: &SourceQuery) -> Result<()> {
+    sqlx::query(
+        "insert into source_query
+             (workspace_id, run_id, query_id, statement, started_at, seconds, row_count, byte_count, is_computed, credits)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         on conflict (run_id, query_id) do nothing",
+    )
+    .bind(claim.workspace)
+    .bind(claim.run)
+    .bind(&query.id)
+    .bind(&query.statement)
+    .bind(query.at)
+    .bind(query.seconds)
+    .bind(i64::try_from(query.rows).unwrap_or(i64::MAX))
+    .bind(i64::try_from(query.bytes).unwrap_or(i64::MAX))
+    .bind(query.is_computed)
+    .bind(query.credits)
+    .execute(tx.conn())
+    .await
+    .map(|_| ())
+    .map_err(failed("cannot write the source's queries"))
+}
+
 /// Ends a run.
 pub(crate) async fn finish(
     tx: &mut TenantTx,
@@ -496,7 +555,7 @@ pub(crate) async fn finish(
     outcome: Option<&str>,
     error: Option<&Error>,
 ) -> Result<()> {
-    let done = sqlx::query(
+    let done = sqlx::query(fenced(
         "update run
          set state = $4, outcome = $5, failure_code = $6, failure_message = $7, finished_at = now(),
              lease_until = null, worker = null, row_version = row_version + 1
@@ -504,7 +563,7 @@ pub(crate) async fn finish(
            and id = $2
            and epoch = $3
            and state in ('claimed', 'extracting', 'publishing', 'finalizing', 'cancelling')",
-    )
+    ))
     .bind(claim.workspace)
     .bind(claim.run)
     .bind(claim.epoch)
@@ -520,14 +579,14 @@ pub(crate) async fn finish(
 
 /// Lets a run wait for its next attempt; returns how many in a row made no progress.
 pub(crate) async fn fruitless(tx: &mut TenantTx, claim: &Claim) -> Result<i32> {
-    sqlx::query_scalar(
+    sqlx::query_scalar(fenced(
         "update run
          set fruitless_count = fruitless_count + 1
          where workspace_id = $1
            and id = $2
            and epoch = $3
          returning fruitless_count",
-    )
+    ))
     .bind(claim.workspace)
     .bind(claim.run)
     .bind(claim.epoch)
@@ -545,7 +604,7 @@ pub(crate) async fn wait(
     error: Option<&Error>,
     counted: bool,
 ) -> Result<()> {
-    let done = sqlx::query(
+    let done = sqlx::query(fenced(
         "update run
          set state = 'retry_wait', due_at = now() + make_interval(secs => $4), failure_code = $5,
              failure_message = $6, lease_until = null, worker = null,
@@ -554,7 +613,7 @@ pub(crate) async fn wait(
            and id = $2
            and epoch = $3
            and state in ('claimed', 'extracting', 'publishing', 'finalizing', 'cancelling')",
-    )
+    ))
     .bind(claim.workspace)
     .bind(claim.run)
     .bind(claim.epoch)

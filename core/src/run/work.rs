@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::store::{self, DeadLetters};
 use super::{Claim, Counts, RunState};
 use crate::app::App;
-use crate::connector::{EncodeError, PartitionRange, Progress, Receipt, Sealed};
+use crate::connector::{EncodeError, PartitionRange, Progress, Receipt, Sealed, SourceQuery};
 use crate::db::Db;
 use crate::endpoint::{Connection, Destination, ops as endpoint};
 use crate::error::{Class, Code, Error, Result};
@@ -168,8 +168,8 @@ pub async fn placed(app: &App, claim: &Claim, sync_id: SyncId, cluster_id: &str,
 pub struct Delivered {
     /// The last progress record committed.
     pub progress: Option<Progress>,
-    /// Where its record stands.
-    pub progress_offset: i64,
+    /// Where its record stands, or an earlier one, if known.
+    pub progress_offset: Option<i64>,
     /// Where the records landed, one entry a partition.
     pub partitions: Vec<PartitionRange>,
     /// The dead letters, grouped by reason.
@@ -193,7 +193,7 @@ impl Delivered {
     /// Adds one committed chunk.
     pub fn add(&mut self, progress: Progress, receipt: Receipt, dead: Vec<DeadLetter>) {
         self.progress = Some(progress);
-        self.progress_offset = receipt.progress_offset;
+        self.progress_offset = Some(receipt.progress_offset).filter(|offset| *offset >= 0).or(self.progress_offset);
         for range in receipt.partitions {
             let known = self
                 .partitions
@@ -251,13 +251,31 @@ pub async fn delivered(
     tx.commit().await
 }
 
-/// The batch is delivered and nothing of it is left at the source.
+/// Keeps what the source was asked.
 ///
 /// # Errors
 /// [`Code::LeaseLost`].
-pub async fn released(app: &App, claim: &Claim, sync_id: SyncId, batch_seq: i64) -> Result<()> {
+pub async fn asked(app: &App, claim: &Claim, queries: &[SourceQuery]) -> Result<()> {
+    if queries.is_empty() {
+        return Ok(());
+    }
     let mut tx = app.db.tenant(claim.workspace).await?;
     store::sync_version_of(&mut tx, claim).await?;
+    for query in queries {
+        store::add_query(&mut tx, claim, query).await?;
+    }
+    tx.commit().await
+}
+
+/// The batch is delivered and nothing of it is left at the source. No batch is in hand then: the run's counts, its own
+/// included, are what the next batch's are added to.
+///
+/// # Errors
+/// [`Code::LeaseLost`].
+pub async fn released(app: &App, claim: &Claim, sync_id: SyncId, batch_seq: i64, counts: &Counts) -> Result<()> {
+    let mut tx = app.db.tenant(claim.workspace).await?;
+    store::sync_version_of(&mut tx, claim).await?;
+    store::set_batch(&mut tx, claim, None, counts).await?;
     sync::work::set_released(&mut tx, sync_id, claim.epoch, batch_seq).await?;
     tx.commit().await
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use config::{Consequence, Deletes, ErrorTolerance, SyncConfig, TopicConfig, TopicNames};
 
+use crate::connector::Progress;
 use crate::id::{DestinationId, ModelId, ModelVersionId, SyncId, SyncVersionId};
 
 /// What a person wants of a sync.
@@ -119,4 +120,16 @@ pub struct Position {
     pub progress_offset: Option<i64>,
     /// The cluster that it is true for.
     pub cluster_id: Option<String>,
+}
+
+impl Position {
+    /// Follows a progress record, and its offset where that is known.
+    pub fn follow(&mut self, progress: &Progress, offset: Option<i64>) {
+        self.token = progress.source_token.clone().or_else(|| self.token.take());
+        self.ordinal = progress.ordinal;
+        self.progress_offset = offset.or(self.progress_offset);
+        if progress.batch_complete {
+            self.batch_state = "delivered".into();
+        }
+    }
 }

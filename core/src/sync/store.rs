@@ -9,7 +9,7 @@ use super::ops::NewSync;
 use super::work::Work;
 use super::{Position, Sync, SyncConfig, SyncState};
 use crate::connector::{ModelSpec, Progress, Schema, Sealed};
-use crate::db::{TenantTx, failed};
+use crate::db::{TenantTx, failed, fenced};
 use crate::error::{Code, Error, Result};
 use crate::id::{ModelVersionId, SyncId, SyncVersionId};
 use crate::page::PageRequest;
@@ -354,13 +354,13 @@ fn held(rows: u64) -> Result<()> {
 }
 
 pub(crate) async fn set_batch(tx: &mut TenantTx, id: SyncId, epoch: i64, seq: i64, sealed: &Sealed) -> Result<()> {
-    let done = sqlx::query(
+    let done = sqlx::query(fenced(
         "update sync_position
          set batch_seq = $4, batch_state = $5, batch = $6, carry = $7, ordinal = 0, updated_at = now()
          where workspace_id = $1
            and sync_id = $2
            and epoch = $3",
-    )
+    ))
     .bind(tx.workspace())
     .bind(id)
     .bind(epoch)
@@ -375,13 +375,13 @@ pub(crate) async fn set_batch(tx: &mut TenantTx, id: SyncId, epoch: i64, seq: i6
 }
 
 pub(crate) async fn set_place(tx: &mut TenantTx, id: SyncId, epoch: i64, cluster: &str, partition: i32) -> Result<()> {
-    let done = sqlx::query(
+    let done = sqlx::query(fenced(
         "update sync_position
          set cluster_id = $4, progress_partition = $5, updated_at = now()
          where workspace_id = $1
            and sync_id = $2
            and epoch = $3",
-    )
+    ))
     .bind(tx.workspace())
     .bind(id)
     .bind(epoch)
@@ -398,16 +398,16 @@ pub(crate) async fn set_progress(
     id: SyncId,
     epoch: i64,
     progress: &Progress,
-    offset: i64,
+    offset: Option<i64>,
 ) -> Result<()> {
-    let done = sqlx::query(
+    let done = sqlx::query(fenced(
         "update sync_position
-         set token = coalesce($4, token), ordinal = $5, progress_offset = $6,
+         set token = coalesce($4, token), ordinal = $5, progress_offset = coalesce($6, progress_offset),
              batch_state = case when $7 then 'delivered' else batch_state end, updated_at = now()
          where workspace_id = $1
            and sync_id = $2
            and epoch = $3",
-    )
+    ))
     .bind(tx.workspace())
     .bind(id)
     .bind(epoch)
@@ -422,14 +422,14 @@ pub(crate) async fn set_progress(
 }
 
 pub(crate) async fn set_released(tx: &mut TenantTx, id: SyncId, epoch: i64, seq: i64) -> Result<()> {
-    let done = sqlx::query(
+    let done = sqlx::query(fenced(
         "update sync_position
          set batch_state = 'released', batch = null, updated_at = now()
          where workspace_id = $1
            and sync_id = $2
            and epoch = $3
            and batch_seq = $4",
-    )
+    ))
     .bind(tx.workspace())
     .bind(id)
     .bind(epoch)

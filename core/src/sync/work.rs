@@ -67,7 +67,7 @@ pub(crate) async fn set_progress(
     id: SyncId,
     epoch: i64,
     progress: &Progress,
-    offset: i64,
+    offset: Option<i64>,
 ) -> Result<()> {
     store::set_progress(tx, id, epoch, progress, offset).await
 }

@@ -13,10 +13,10 @@ use freshet_core::endpoint::{Connection, Destination, ops as endpoint};
 use freshet_core::error::Code;
 use freshet_core::id::{RequestId, SyncId};
 use freshet_core::operation::{self, Question};
-use freshet_core::run::{self, Failure};
+use freshet_core::run::Failure;
 use freshet_core::sync::Resync;
 use freshet_core::testing::{Bench, make_source, surroundings, with_database};
-use freshet_core::{model, sync};
+use freshet_core::{model, run, sync};
 use freshet_worker::sources;
 use freshet_worker::sources::snowflake::client::http_client;
 use serde_json::{Value, json};
@@ -424,4 +424,23 @@ async fn a_second_sync_of_a_stream_is_refused() {
     sync::ops::pause(app, caller, shop.sync).await.unwrap();
     sync::ops::archive(app, caller, shop.sync).await.unwrap();
     sync::ops::activate(app, caller, second.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_run_knows_what_it_asked_of_snowflake() {
+    let emulator = Emulator::start().await;
+    let shop = emulator.sync(json!({"mode": {"kind": "full"}})).await;
+    emulator.add_orders(1..=120);
+    let _worker = shop.worker();
+
+    let ended = shop.run_to_the_end().await;
+    let (total, queries) = run::ops::queries(&shop.bench.app, &shop.bench.caller, ended.id).await.unwrap();
+
+    let computed: Vec<_> =
+        queries.iter().filter(|query| query.is_computed).map(|query| query.statement.as_str()).collect();
+    assert_eq!(computed, ["select", "create transient table if not exists", "select", "select"], "{queries:?}");
+    let read = queries.iter().find(|query| query.row_count == 120).expect("the statement that read the batch");
+    assert!(read.byte_count > 0 && read.credits > 0.0 && !read.query_id.is_empty(), "{read:?}");
+    assert_eq!(total.query_count, i64::try_from(queries.len()).unwrap());
+    assert!(total.computed_s > 0.0 && total.computed_s < 60.0, "{total:?}");
 }

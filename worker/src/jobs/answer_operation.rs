@@ -114,7 +114,7 @@ async fn check_sync(app: &App, workspace: WorkspaceId, id: SyncId) -> Result<Val
     let (kind, settings) = endpoint::open::<Destination>(app, &mut tx, work.destination_id).await?;
     tx.commit().await?;
     let mut destination = app.registry.find_destination(&kind)?.open(settings).await?;
-    let mut plan = pipeline::topic_plan(app, workspace, &work, None).await?;
+    let mut plan = pipeline::topic_plan(app.db.installation().await?, workspace, &work, None);
     let prepared = destination.prepare(&plan).await?;
     let mut steps = prepared.steps;
     // A lane of its own: fencing the sync's would end a run under way.

@@ -1,38 +1,17 @@
 //! Publishing one batch: a reader task fills chunks, this task sends them, Postgres follows.
 
-use std::collections::BTreeMap;
-
-use freshet_core::connector::{EncodePlan, ModelSpec, Progress, ReadRequest, Schema};
+use freshet_core::connector::{EncodePlan, ModelSpec, Progress, ReadEnd, ReadRequest, Schema};
 use freshet_core::error::{Code, Error, Result};
+use freshet_core::failpoint::{self, Step};
+use freshet_core::planted::{Bug, planted};
 use freshet_core::run::Counts;
 use freshet_core::run::work::{self, Delivered};
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
 
 use super::chunk::{ChunkSink, Full, SinkPlan};
-use super::{Attempt, OncePerSecond, counts_of, unwrap_batch};
-
-/// Where a batch goes on.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Start {
-    pub(super) ordinal: i64,
-    pub(super) token: Option<Value>,
-    pub(super) ops: BTreeMap<String, i64>,
-    pub(super) counts: Counts,
-    pub(super) complete: bool,
-}
-
-impl Start {
-    pub(super) fn of(progress: Option<&Progress>) -> Self {
-        progress.map_or_else(Self::default, |progress| Self {
-            ordinal: progress.ordinal,
-            token: progress.source_token.clone(),
-            ops: progress.ops.clone(),
-            counts: counts_of(&progress.ops, progress.rows_sent, progress.rows_dead, progress.bytes),
-            complete: progress.batch_complete,
-        })
-    }
-}
+use super::start::{Start, counts_of};
+use super::{Attempt, Pace, unwrap_batch};
 
 /// Publishes the batch in hand; false when the worker is stopping and laid it down.
 pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<bool> {
@@ -47,10 +26,16 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
     let request = ReadRequest { name, plan: attempt.plan.1.clone(), batch, from: start.token.clone() };
     // The reader opens a connection of its own: the one that sealed is used again for the next batch.
     let kind = &attempt.started.connection;
-    let mut source = attempt.app.registry.find_source(&kind.0)?.open(kind.1.clone()).await?;
+    let mut source = attempt.ground.registry.find_source(&kind.0)?.open(kind.1.clone()).await?;
+    let (tell, told) = oneshot::channel();
     let reader = tokio::spawn(async move {
         let mut sink = sink;
-        let end = source.read(&request, &mut sink).await?;
+        let end = source.read(&request, &mut sink).await;
+        let _ = tell.send(source.queries());
+        let end = match end {
+            Err(_) if planted(Bug::PartialRead) => ReadEnd::default(),
+            end => end?,
+        };
         sink.finish(end.token).await
     });
     let reading = AbortOnDrop(reader.abort_handle());
@@ -64,6 +49,8 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
     recorded?;
     match end {
         End::Complete => {
+            // Told before the last chunk was handed over.
+            attempt.ground.ledger.asked(&told.await.unwrap_or_default()).await?;
             drop(reading);
             Ok(true)
         }
@@ -91,10 +78,11 @@ async fn send_all(
     spare: &Spare,
     pending: &mut Delivered,
 ) -> Result<End> {
-    let mut due = OncePerSecond::new();
+    let mut pace = Pace::new(attempt.ground.record_every);
     while let Some(full) = chunks.recv().await {
         attempt.refuse_stopped()?;
         let complete = full.progress.batch_complete;
+        err_before_commit(attempt, before, &full.progress).await?;
         let (chunk, committed) = send(attempt, full).await?;
         attempt.counts = before.plus(committed.counts);
         pending.add(committed.progress, committed.receipt, committed.dead);
@@ -105,13 +93,48 @@ async fn send_all(
             return Ok(End::LaidDown);
         }
         attempt.refuse_stopped()?;
-        if due.is_due() {
+        if pace.is_due() {
             record(attempt, pending).await?;
         }
         // The reader may be gone already.
         let _ = spare.try_send(chunk);
     }
     Ok(End::ReaderGone)
+}
+
+/// The mistakes of those who write down, or give back, what is not yet committed.
+#[inline(always)]
+async fn err_before_commit(attempt: &mut Attempt<'_>, before: Counts, progress: &Progress) -> Result<()> {
+    let counts = before.plus(counts_of(progress));
+    if planted(Bug::PostgresBeforeKafka) {
+        let early = Delivered { progress: Some(progress.clone()), ..Delivered::default() };
+        attempt.ground.ledger.delivered(&counts, &early).await?;
+    }
+    if planted(Bug::CountsBeforeDelivery) {
+        attempt.ground.ledger.delivered(&counts, &Delivered::default()).await?;
+    }
+    if planted(Bug::ReleasedBeforeCommit) && progress.batch_complete {
+        attempt.release_source().await?;
+    }
+    Ok(())
+}
+
+/// The mistake of [`Bug::JournalAfterCommit`]: a chunk's record tells how far the sync was before it.
+fn told_late(last: Option<&Progress>, progress: &Progress) -> Progress {
+    let nothing = || Progress {
+        ordinal: 0,
+        ops: std::collections::BTreeMap::new(),
+        rows_sent: 0,
+        rows_dead: 0,
+        bytes: 0,
+        source_token: None,
+        ..progress.clone()
+    };
+    match last {
+        _ if progress.batch_complete => progress.clone(),
+        Some(last) if last.batch_seq == progress.batch_seq => last.clone(),
+        _ => nothing(),
+    }
 }
 
 struct AbortOnDrop(tokio::task::AbortHandle);
@@ -133,8 +156,13 @@ async fn send(attempt: &mut Attempt<'_>, full: Full) -> Result<(freshet_core::co
     let open = attempt.lane.as_mut().ok_or_else(|| Error::new(Code::Internal, "no lane is open"))?;
     let progress = full.progress;
     // Once bytes go out the transaction is finished: a stop is looked at between chunks.
-    let (chunk, receipt) = open.lane.send(full.chunk, progress.clone()).await?;
-    let counts = counts_of(&progress.ops, progress.rows_sent, progress.rows_dead, progress.bytes);
+    failpoint::reach(Step::Encoded);
+    let told =
+        if planted(Bug::JournalAfterCommit) { told_late(open.progress.as_ref(), &progress) } else { progress.clone() };
+    let (chunk, receipt) = open.lane.send(full.chunk, told).await?;
+    failpoint::reach(if progress.batch_complete { Step::Completed } else { Step::Committed });
+    let counts = counts_of(&progress);
+    attempt.started.position.follow(&progress, None);
     open.progress = Some(progress.clone());
     Ok((chunk, Committed { progress, counts, receipt, dead: full.dead }))
 }
@@ -144,9 +172,7 @@ async fn send(attempt: &mut Attempt<'_>, full: Full) -> Result<(freshet_core::co
 async fn record(attempt: &mut Attempt<'_>, pending: &mut Delivered) -> Result<()> {
     let Some(progress) = &pending.progress else { return Ok(()) };
     let complete = progress.batch_complete;
-    let written =
-        work::delivered(attempt.app, attempt.claim, attempt.started.work.sync_id, &attempt.counts, pending).await;
-    match written {
+    match attempt.ground.ledger.delivered(&attempt.counts, pending).await {
         Ok(()) => {
             *pending = Delivered::default();
             Ok(())
@@ -162,7 +188,7 @@ async fn record(attempt: &mut Attempt<'_>, pending: &mut Delivered) -> Result<()
 type Spare = mpsc::Sender<freshet_core::connector::Chunk>;
 
 fn sink(attempt: &Attempt<'_>, start: &Start) -> Result<(ChunkSink, mpsc::Receiver<Full>, Spare)> {
-    let (app, work, plan) = (attempt.app, &attempt.started.work, &attempt.plan.1);
+    let (ground, work, plan) = (&attempt.ground, &attempt.started.work, &attempt.plan.1);
     let schema = Schema { columns: plan.columns.clone() };
     let key = plan
         .key
@@ -174,7 +200,7 @@ fn sink(attempt: &Attempt<'_>, start: &Start) -> Result<(ChunkSink, mpsc::Receiv
         })
         .collect::<Result<Vec<_>>>()?;
     let (_, ts_ms) = unwrap_batch(attempt.started.position.batch.as_ref());
-    let encoder = app.registry.find_format(&work.config.format)?.encoder(EncodePlan {
+    let encoder = ground.registry.find_format(&work.config.format)?.encoder(EncodePlan {
         schema,
         key,
         envelope: work.config.envelope,
@@ -195,14 +221,14 @@ fn sink(attempt: &Attempt<'_>, start: &Start) -> Result<(ChunkSink, mpsc::Receiv
         generation: work.generation,
         batch_seq: attempt.started.position.batch_seq,
         ts_ms,
-        rows_max: app.settings.chunk_rows_max,
-        bytes_max: app.settings.chunk_bytes_max,
+        rows_max: ground.settings.chunk_rows_max,
+        bytes_max: ground.settings.chunk_bytes_max,
         message_bytes_max: open.message_bytes_max,
         tolerance: work.config.error_tolerance,
         deletes: work.config.deletes(),
         headers: work.config.headers.clone(),
         one_row_per_key: plan.mode == freshet_core::connector::ReadMode::Full,
-        clock: app.clock.clone(),
+        clock: ground.clock.clone(),
     };
     Ok((ChunkSink::new(encoder, plan, start, full_in, spare_out), full_out, spare_in))
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::batch::Start;
+use super::start::Start;
 
 /// Room that a record takes in a batch besides its key, value and headers.
 const RECORD_OVERHEAD: usize = 256;
@@ -58,6 +58,8 @@ pub(super) struct ChunkSink {
     chunk: Chunk,
     dead: Vec<DeadLetter>,
     last_key: Vec<u8>,
+    /// Of the last chunk handed over: where a batch ends whose last rows are gone from the source.
+    token: Option<Value>,
     ordinal: i64,
     rows: i64,
     sent: i64,
@@ -95,6 +97,7 @@ impl ChunkSink {
             headers,
             dead: Vec::new(),
             last_key: Vec::new(),
+            token: start.token.clone(),
             ordinal: start.ordinal,
             rows: 0,
             sent: start.counts.published,
@@ -121,7 +124,8 @@ impl ChunkSink {
             Err(_) => room(&self.plan),
         };
         let chunk = std::mem::replace(&mut self.chunk, Chunk { headers: self.headers.clone(), ..next });
-        let progress = self.progress(&chunk, token, complete);
+        self.token = token.or_else(|| self.token.take());
+        let progress = self.progress(&chunk, self.token.clone(), complete);
         self.rows = 0;
         let full = Full { chunk, progress, dead: std::mem::take(&mut self.dead) };
         let gone = |_| Error::new(Code::Cancelled, "the chunks are not wanted any more");

@@ -11,23 +11,36 @@
 
 mod batch;
 mod chunk;
+mod ledger;
+#[cfg(test)]
+mod model_test;
+mod start;
 
-use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use freshet_core::app::App;
+use freshet_core::clock::Clock;
 use freshet_core::connector::{
-    BatchName, Destination, Lane, LaneSpec, Progress, ReadMode, ReadPlan, SealRequest, Source, TopicPlan,
+    BatchName, Destination, Lane, LaneSpec, Progress, ReadMode, ReadPlan, Registry, SealRequest, Source, TopicPlan,
 };
 use freshet_core::error::{Code, Error, Result};
-use freshet_core::id::WorkspaceId;
+use freshet_core::failpoint::{self, Step};
+use freshet_core::id::{InstallationId, WorkspaceId};
+use freshet_core::planted::{Bug, planted};
 use freshet_core::queue::Stop;
-use freshet_core::run::work::{self, Started};
+use freshet_core::run::work::{self, Delivered, Started};
 use freshet_core::run::{Claim, Counts, RunState};
+use freshet_core::settings::Settings;
 use freshet_core::sync::Position;
 use freshet_core::sync::work::Work;
 use freshet_core::{model, sync};
 use serde_json::{Value, json};
+
+use ledger::Ledger;
+use start::Start;
+
+/// How often Postgres follows while chunks go out.
+const RECORD_EVERY: Duration = Duration::from_secs(1);
 
 /// How an attempt ended well.
 #[derive(Debug)]
@@ -45,24 +58,32 @@ pub enum Ended {
 /// source or destination failed with.
 pub async fn deliver(app: &App, claim: &Claim, worker: &str, stop: &Stop) -> Result<Ended> {
     let started = work::start(app, claim, worker).await?;
+    failpoint::reach(Step::GenerationTaken);
     let source = app.registry.find_source(&started.connection.0)?.open(started.connection.1.clone()).await?;
-    let destination = app.registry.find_destination(&started.destination.0)?;
-    let destination = destination.open(started.destination.1.clone()).await?;
-    let mut attempt = Attempt {
-        app,
-        claim,
-        stop,
-        counts: started.count_base,
-        plan: read_plan(app, claim, &started, source).await?,
-        started,
-        destination,
-        lane: None,
+    let plan = read_plan(app, claim, &started, source).await?;
+    let ground = Ground {
+        registry: &app.registry,
+        settings: &app.settings,
+        clock: &app.clock,
+        ledger: &ledger::Postgres { app, claim, sync_id: started.work.sync_id },
+        installation: app.db.installation().await?,
+        record_every: RECORD_EVERY,
     };
-    attempt.run().await
+    Attempt::new(ground, claim, stop, started, plan).await?.run().await
+}
+
+/// What an attempt stands on.
+struct Ground<'a> {
+    registry: &'a Registry,
+    settings: &'a Settings,
+    clock: &'a Clock,
+    ledger: &'a dyn Ledger,
+    installation: InstallationId,
+    record_every: Duration,
 }
 
 struct Attempt<'a> {
-    app: &'a App,
+    ground: Ground<'a>,
     claim: &'a Claim,
     stop: &'a Stop,
     started: Started,
@@ -81,7 +102,19 @@ struct OpenLane {
     message_bytes_max: usize,
 }
 
-impl Attempt<'_> {
+impl<'a> Attempt<'a> {
+    async fn new(
+        ground: Ground<'a>,
+        claim: &'a Claim,
+        stop: &'a Stop,
+        started: Started,
+        plan: (Box<dyn Source>, ReadPlan),
+    ) -> Result<Self> {
+        let (kind, settings) = &started.destination;
+        let destination = ground.registry.find_destination(kind)?.open(settings.clone()).await?;
+        Ok(Self { ground, claim, stop, counts: started.count_base, plan, started, destination, lane: None })
+    }
+
     async fn run(&mut self) -> Result<Ended> {
         loop {
             self.refuse_stopped()?;
@@ -129,10 +162,15 @@ impl Attempt<'_> {
             position: position.token.clone().filter(|_| !full),
             carry: position.carry.clone(),
         };
-        let mut sealed = source.seal(&request).await?;
-        sealed.batch = json!({ "ts_ms": self.app.clock.now().timestamp_millis(), "source": sealed.batch });
+        failpoint::reach(Step::Numbered);
+        let sealed = source.seal(&request).await;
+        failpoint::reach(Step::SealDone);
+        self.ground.ledger.asked(&source.queries()).await?;
+        let mut sealed = sealed?;
+        sealed.batch = json!({ "ts_ms": self.ground.clock.now().timestamp_millis(), "source": sealed.batch });
         let seq = position.batch_seq + 1;
-        work::sealed(self.app, self.claim, self.started.work.sync_id, seq, &sealed, &self.counts).await?;
+        self.ground.ledger.sealed(seq, &sealed, &self.counts).await?;
+        failpoint::reach(Step::Sealed);
         position.batch_seq = seq;
         position.batch_state = if sealed.empty { "released".into() } else { "sealed".into() };
         position.batch = Some(sealed.batch);
@@ -146,8 +184,8 @@ impl Attempt<'_> {
         if self.lane.is_some() {
             return Ok(());
         }
-        let work = &self.started.work;
-        let plan = topic_plan(self.app, self.claim.workspace, work, Some(&self.started.position)).await?;
+        let (work, installation) = (&self.started.work, self.ground.installation);
+        let plan = topic_plan(installation, self.claim.workspace, work, Some(&self.started.position));
         let prepared = self.destination.prepare(&plan).await?;
         let position = &self.started.position;
         if position.cluster_id.as_ref().is_some_and(|known| *known != prepared.cluster_id) {
@@ -156,51 +194,43 @@ impl Attempt<'_> {
         }
         let told = json!({ "topic": plan.topic, "steps": prepared.steps });
         let sentence = "the destination is ready; chunks go out";
-        work::moved(self.app, self.claim, RunState::Publishing, sentence, told).await?;
+        self.ground.ledger.moved(RunState::Publishing, sentence, told).await?;
 
         let mut lane = self.destination.lane(&plan).await?;
-        work::check(self.app, self.claim).await?;
+        self.ground.ledger.check().await?;
+        failpoint::reach(Step::LaneOpen);
         lane.fence().await?;
+        failpoint::reach(Step::Fenced);
         // We may have just fenced our successor: it has the lease then, and fences us back.
-        work::check(self.app, self.claim).await?;
-        let progress = lane.progress().await?;
+        self.ground.ledger.check().await?;
+        let progress = if planted(Bug::DoubtNotResolved) {
+            start::believed(position, self.started.work.generation)
+        } else {
+            lane.progress().await?
+        };
         if position.cluster_id.is_none() {
             let partition = lane.progress_partition();
-            work::placed(self.app, self.claim, work.sync_id, &prepared.cluster_id, partition).await?;
+            self.ground.ledger.placed(&prepared.cluster_id, partition).await?;
         }
         self.lane = Some(OpenLane { lane, progress, message_bytes_max: prepared.message_bytes_max });
         Ok(())
     }
 
-    /// Where the batch in hand goes on: Kafka's word against Postgres's.
-    async fn reconcile(&mut self) -> Result<batch::Start> {
-        let position = &self.started.position;
-        let (generation, seq) = (self.started.work.generation, position.batch_seq);
+    /// Where the batch in hand goes on; Postgres catches up with what Kafka says.
+    async fn reconcile(&mut self) -> Result<Start> {
+        let (generation, seq) = (self.started.work.generation, self.started.position.batch_seq);
         let known = self.lane.as_ref().and_then(|open| open.progress.as_ref());
-        let behind = |what: &str| Err(Error::new(Code::KafkaLedgerBehind, format!("Kafka's progress record {what}")));
-        let delivered = match known {
-            None if position.progress_offset.is_some() => {
-                return Err(Error::new(Code::KafkaProgressLost, "the sync's progress record is gone from Kafka"));
-            }
-            None => None,
-            Some(progress) if progress.generation > generation => return behind("is of a later generation"),
-            Some(progress) if progress.fence > self.claim.epoch => return behind("was written under a later claim"),
-            Some(progress) if progress.generation == generation && progress.batch_seq > seq => {
-                return behind("is of a later batch");
-            }
-            Some(progress) => (progress.generation == generation && progress.batch_seq == seq).then_some(progress),
-        };
-        if delivered.is_none() && position.ordinal > 0 {
-            let told = "Postgres knows of delivered rows of this batch, and Kafka of none";
-            return Err(Error::new(Code::KafkaProgressLost, told));
+        let start = Start::reconcile(&self.started.position, known, generation, self.claim.epoch)?;
+        if self.started.own_batch != Some(seq) {
+            // What an earlier run delivered of it is that run's; of its own batch all attempts' are this run's.
+            self.counts = self.counts.minus(start.counts);
+            self.ground.ledger.adopted(seq, &self.counts).await?;
         }
-        let start = batch::Start::of(delivered);
-        if self.started.own_batch == Some(seq) {
-            // This run's own: an earlier attempt's counts are the batch's.
-            return Ok(start);
+        if let Some(progress) = known.filter(|_| start.ordinal > 0 || start.complete) {
+            let delivered = Delivered { progress: Some(progress.clone()), ..Delivered::default() };
+            self.ground.ledger.delivered(&self.counts.plus(start.counts), &delivered).await?;
+            self.started.position.follow(progress, None);
         }
-        self.counts = self.counts.minus(start.counts);
-        work::adopted(self.app, self.claim, seq, &self.counts).await?;
         Ok(start)
     }
 
@@ -215,14 +245,23 @@ impl Attempt<'_> {
 
     /// The batch is delivered: nothing of it is left.
     async fn release(&mut self) -> Result<()> {
-        let (sync_id, seq) = (self.started.work.sync_id, self.started.position.batch_seq);
+        let seq = self.started.position.batch_seq;
         let sentence = "the batch is delivered";
-        work::moved(self.app, self.claim, RunState::Finalizing, sentence, json!({ "batch": seq })).await?;
-        let (batch, _) = unwrap_batch(self.started.position.batch.as_ref());
-        self.plan.0.release(&self.batch_name(seq), &batch).await?;
-        work::released(self.app, self.claim, sync_id, seq).await?;
+        self.ground.ledger.moved(RunState::Finalizing, sentence, json!({ "batch": seq })).await?;
+        failpoint::reach(Step::Delivered);
+        self.release_source().await?;
+        failpoint::reach(Step::Released);
+        self.ground.ledger.released(seq, &self.counts).await?;
         self.started.position.batch_state = "released".into();
         Ok(())
+    }
+
+    async fn release_source(&mut self) -> Result<()> {
+        let (batch, _) = unwrap_batch(self.started.position.batch.as_ref());
+        let name = self.batch_name(self.started.position.batch_seq);
+        let released = self.plan.0.release(&name, &batch).await;
+        self.ground.ledger.asked(&self.plan.0.queries()).await?;
+        released
     }
 }
 
@@ -253,15 +292,14 @@ async fn read_plan(
 }
 
 /// The topics and the lane of a sync.
-pub(crate) async fn topic_plan(
-    app: &App,
+pub(crate) fn topic_plan(
+    installation: InstallationId,
     workspace: WorkspaceId,
     work: &Work,
     position: Option<&Position>,
-) -> Result<TopicPlan> {
-    let installation = app.db.installation().await?;
+) -> TopicPlan {
     let tolerates = work.config.error_tolerance != sync::ErrorTolerance::None;
-    Ok(TopicPlan {
+    TopicPlan {
         topic: work.topic.clone(),
         dead_letter_topic: tolerates.then(|| work.config.dead_letter_topic(&work.topic)),
         create: work.config.topic.create.clone(),
@@ -271,21 +309,6 @@ pub(crate) async fn topic_plan(
             progress_partition: position.and_then(|position| position.progress_partition),
             progress_offset: position.and_then(|position| position.progress_offset),
         },
-    })
-}
-
-/// The counts that a progress record's operations stand for.
-fn counts_of(ops: &BTreeMap<String, i64>, sent: i64, dead: i64, bytes: i64) -> Counts {
-    let of = |letter: &str| ops.get(letter).copied().unwrap_or(0);
-    Counts {
-        read: ops.values().sum(),
-        created: of("c"),
-        updated: of("u"),
-        deleted: of("d"),
-        refreshed: of("r"),
-        published: sent,
-        dead,
-        bytes,
     }
 }
 
@@ -296,18 +319,21 @@ fn unwrap_batch(batch: Option<&Value>) -> (Value, i64) {
     (source, ts_ms)
 }
 
-/// Lets something happen at most once a second.
-struct OncePerSecond(Instant);
+/// Lets something happen at most once in a while.
+struct Pace {
+    every: Duration,
+    last: Instant,
+}
 
-impl OncePerSecond {
-    fn new() -> Self {
-        Self(Instant::now())
+impl Pace {
+    fn new(every: Duration) -> Self {
+        Self { every, last: Instant::now() }
     }
 
     fn is_due(&mut self) -> bool {
-        let due = self.0.elapsed().as_millis() >= 1_000;
+        let due = self.last.elapsed() >= self.every;
         if due {
-            self.0 = Instant::now();
+            self.last = Instant::now();
         }
         due
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use freshet_core::error::{Code, Error};
+use freshet_core::failpoint::{self, Step};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
@@ -46,6 +47,9 @@ pub(super) fn common(settings: &KafkaSettings) -> ClientConfig {
         if let Some(text) = text {
             config.set(name, text);
         }
+    }
+    if failpoint::is_armed(Step::CommitSent) {
+        config.set("debug", "protocol");
     }
     for (name, value) in settings.properties.iter().filter(|(name, _)| !PRODUCER_ONLY.contains(&name.as_str())) {
         config.set(name, value);
@@ -255,6 +259,7 @@ impl Watch {
                 let text = line.split_once("]: ").map_or(line, |(_, text)| text);
                 self.hear(RDKafkaErrorCode::BrokerTransportFailure, text);
             }
+            "SEND" if failpoint::ENABLED && line.contains("Sent EndTxnRequest") => failpoint::reach(Step::CommitSent),
             "TXNERR" => self.transaction_failed.store(true, Ordering::Release),
             _ => {}
         }

@@ -21,6 +21,8 @@ use freshet_core::connector::{
     Chunk, Guarantee, Header, Lane, LaneSpec, Message, PartitionRange, Progress, Receipt, Target, TopicPlan,
 };
 use freshet_core::error::{Code, Error, Result};
+use freshet_core::failpoint::{self, Step};
+use freshet_core::planted::{Bug, planted};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
 use tokio::sync::oneshot;
@@ -148,9 +150,11 @@ impl Engine {
     fn new(settings: &KafkaSettings, plan: &TopicPlan, message_bytes_max: usize) -> Result<Self> {
         let mut config = client::producer(settings, message_bytes_max);
         if plan.guarantee == Guarantee::ExactlyOnce {
-            config
-                .set("transactional.id", settings.transactional_id(&plan.lane.name))
-                .set("transaction.timeout.ms", TRANSACTION.as_millis().to_string());
+            let mut id = settings.transactional_id(&plan.lane.name);
+            if planted(Bug::NoInitOnTakeover) {
+                id = format!("{id}.{}", std::process::id());
+            }
+            config.set("transactional.id", id).set("transaction.timeout.ms", TRANSACTION.as_millis().to_string());
         }
         let producer = config
             .create_with_context(Watch::default())
@@ -243,7 +247,12 @@ impl Engine {
         match self.guarantee {
             Guarantee::ExactlyOnce => {
                 self.producer.begin_transaction().map_err(|error| self.fault("cannot begin a transaction", &error))?;
-                if let Err(error) = self.deliver(partition, deadline) {
+                let delivered = if planted(Bug::MarkerOutside) {
+                    self.deliver_then_mark(partition, deadline)
+                } else {
+                    self.deliver(partition, deadline)
+                };
+                if let Err(error) = delivered {
                     self.abort();
                     return Err(error);
                 }
@@ -272,17 +281,37 @@ impl Engine {
         if self.guarantee == Guarantee::EffectivelyOnce {
             self.drain(records, deadline)?;
         }
+        self.produce_progress(progress, partition, deadline)?;
+        self.drain(records + 1, deadline)?;
+        failpoint::reach(Step::ProgressProduced);
+        Ok(())
+    }
+
+    /// The mistake of [`Bug::MarkerOutside`]: two transactions where one is right.
+    fn deliver_then_mark(&self, partition: i32, deadline: Instant) -> Result<()> {
+        let (chunk, progress) = &self.lent;
+        self.produce_all(chunk, deadline)?;
+        self.drain(chunk.messages.len() as u64, deadline)?;
+        self.commit()?;
+        self.producer.begin_transaction().map_err(|error| self.fault("cannot begin a transaction", &error))?;
+        self.produce_progress(progress, partition, deadline)?;
+        self.drain(chunk.messages.len() as u64 + 1, deadline)
+    }
+
+    fn produce_progress(&self, progress: &[u8], partition: i32, deadline: Instant) -> Result<()> {
         let topic = self.progress.as_ref().ok_or_else(not_fenced)?;
         self.produce(deadline, || {
             // SAFETY: lent until every delivery was served, or the engine is gone with its producer.
             unsafe { topic.produce(partition, Some(self.key.as_bytes()), Some(progress), &mut None, PROGRESS) }
-        })?;
-        self.drain(records + 1, deadline)
+        })
     }
 
     fn produce_all(&self, chunk: &Chunk, deadline: Instant) -> Result<()> {
         let data = self.data.as_ref().ok_or_else(not_fenced)?;
         for (index, message) in chunk.messages.iter().enumerate() {
+            if failpoint::ENABLED && index == chunk.messages.len() / 2 {
+                failpoint::reach_with(Step::Producing, || self.drain(index as u64, deadline))?;
+            }
             let (topic, tag) = match message.target {
                 Target::Data => (data, DATA),
                 Target::DeadLetter => (self.dead.as_ref().ok_or_else(not_fenced)?, DEAD),
@@ -372,12 +401,13 @@ impl Engine {
 
     fn commit(&self) -> Result<()> {
         let since = Instant::now();
+        self.die_once_the_commit_is_sent();
         let result = self.producer.commit_transaction(COMMIT);
         let took = since.elapsed();
         self.serve(Duration::ZERO);
         let breaks = self.watch().coordinator_breaks();
         match result {
-            Ok(()) if took <= COMMIT_CLEAR && breaks == 0 => Ok(()),
+            Ok(()) if (took <= COMMIT_CLEAR && breaks == 0) || planted(Bug::CommitRetried) => Ok(()),
             Ok(()) => {
                 // librdkafka may have sent the request twice, and the second could end a later transaction.
                 tracing::warn!(
@@ -388,6 +418,19 @@ impl Engine {
                 Err(unclear(&format!("the commit took {took:?}, with {breaks} broken connections")))
             }
             Err(error) => Err(self.not_committed(&error, took)),
+        }
+    }
+
+    /// Hears librdkafka's log while this thread waits for the commit's answer: the line that says that it was sent is
+    /// the fail point, in [`Watch`].
+    fn die_once_the_commit_is_sent(&self) {
+        if failpoint::ENABLED && failpoint::is_armed(Step::CommitSent) {
+            let producer = Arc::clone(&self.producer);
+            std::thread::spawn(move || {
+                for _ in 0..COMMIT.as_millis() {
+                    producer.poll(Duration::from_millis(1));
+                }
+            });
         }
     }
 

@@ -224,8 +224,10 @@ async fn sendable(connection: &mut PgConnection, types: &[Oid]) -> Result<HashSe
 /// A model's columns, and a table's primary key.
 pub(super) async fn describe(session: &mut Session, model: &ModelSpec) -> Result<(Schema, Vec<String>)> {
     let connection = session.open().await?;
-    let statement =
-        prepare(connection, &format!("select * from {}", relation(model)), "cannot describe the model").await?;
+    let what = "cannot describe the model";
+    let statement = prepare(connection, &format!("select * from {} limit 0", relation(model)), what).await?;
+    // Rights are looked at when a statement starts, not when it is prepared.
+    statement.query().fetch_optional(&mut *connection).await.map_err(failed(what))?;
     let (not_null, primary_key) = match model {
         ModelSpec::Table { .. } => constraints(connection, &relation(model)).await?,
         ModelSpec::Sql { .. } | ModelSpec::Stream { .. } => (Vec::new(), Vec::new()),

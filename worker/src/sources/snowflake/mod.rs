@@ -35,7 +35,7 @@ mod streams;
 use async_trait::async_trait;
 use freshet_core::connector::{
     BatchName, Catalogue, Field, KeyCheck, MadeStream, ModelSpec, NewStream, Preview, ReadEnd, ReadRequest, Schema,
-    SealRequest, Sealed, Sink, Source, SourceKind, Step,
+    SealRequest, Sealed, Sink, Source, SourceKind, SourceQuery, Step,
 };
 use freshet_core::error::Result;
 use serde_json::Value;
@@ -110,6 +110,10 @@ impl Source for Snowflake {
 
     async fn read(&mut self, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd> {
         read::read(&mut self.session, request, sink).await
+    }
+
+    fn queries(&mut self) -> Vec<SourceQuery> {
+        self.session.queries()
     }
 
     async fn release(&mut self, name: &BatchName, batch: &Value) -> Result<()> {

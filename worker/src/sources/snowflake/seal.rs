@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use freshet_core::connector::{Cell, Kind, ModelSpec, ReadMode, ReadPlan, Row, SealRequest, Sealed};
 use freshet_core::error::{Code, Error, Result};
+use freshet_core::failpoint::{self, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -103,7 +104,8 @@ async fn seal_full(session: &mut Session, request: &SealRequest) -> Result<Seale
     let table = BatchTable::new(Stage::Full, &session.work_schema(), &request.name.sync, request.name.seq);
     drop_left_over(session, request, &tag).await;
     let client = session.client()?;
-    client.run(&Statement::large(table.seal_full(&plan.model, &plan.columns, &plan.key)).tagged(tag.clone())).await?;
+    let statement = Statement::large(table.seal_full(&plan.model, &plan.columns, &plan.key)).tagged(tag.clone());
+    failpoint::during(Step::SealSent, client.run(&statement)).await?;
     let (rows, _) = count(session, &table, table.count(), &tag).await?;
     if rows == 0 {
         client.run(&Statement::large(table.drop()).tagged(tag)).await?;

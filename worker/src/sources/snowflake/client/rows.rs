@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use freshet_core::connector::{Cell, Row};
 use freshet_core::error::{Code, Error, Result};
+use freshet_core::planted::{Bug, planted};
 
+use super::account::Asked;
 use super::answer::Answer;
 use super::body::{Ahead, Body, BodyError};
 use super::{Client, malformed};
@@ -34,6 +36,8 @@ pub struct Rows {
     ahead: VecDeque<Ahead>,
     /// How often a body broke off since a row was given.
     cuts: u32,
+    /// What was asked, until its id is known.
+    asked: Option<Asked>,
 }
 
 impl Rows {
@@ -52,9 +56,32 @@ impl Rows {
             total: 0,
             ahead: VecDeque::new(),
             cuts: 0,
+            asked: None,
         };
         rows.begin().await?;
         Ok(rows)
+    }
+
+    /// Has the statement written down, as soon as its id is known: with the first rows, or at the end.
+    pub(super) fn account(&mut self, asked: Asked) {
+        self.asked = Some(asked);
+        self.write_down();
+    }
+
+    fn write_down(&mut self) {
+        if let Some(handle) = &self.handle
+            && let Some(asked) = self.asked.take()
+        {
+            self.client.account(&asked, handle, self);
+        }
+    }
+
+    /// The rows and bytes that were announced, of all partitions.
+    pub(super) fn announced_all(&self) -> (u64, u64) {
+        let Some(metadata) = &self.answer.metadata else { return (0, 0) };
+        let info = metadata.partition_info.as_deref().unwrap_or_default();
+        let bytes = info.iter().filter_map(|info| info.uncompressed_size).sum();
+        (metadata.num_rows.unwrap_or_else(|| info.iter().map(|info| info.row_count).sum()), bytes)
     }
 
     /// The columns, in order; names may repeat.
@@ -141,6 +168,7 @@ impl Rows {
         self.answer.take(name, value)?;
         if self.handle.is_none() {
             self.handle.clone_from(&self.answer.handle);
+            self.write_down();
         }
         self.answer.refuse_incomplete()
     }
@@ -173,7 +201,7 @@ impl Rows {
 
     /// A partition is at its end: counts it, and goes to the next.
     async fn turn(&mut self) -> Result<()> {
-        let announced = self.announced(self.number);
+        let announced = self.announced(self.number).filter(|_| !planted(Bug::RowsNotCounted));
         if announced.is_some_and(|announced| announced != self.read) {
             let told = format!("{} rows where {} are announced", self.read, announced.unwrap_or(0));
             return Err(self.placed(malformed(&told)));
@@ -185,6 +213,7 @@ impl Rows {
             return self.next_partition().await;
         }
         let all = self.answer.metadata.as_ref().and_then(|metadata| metadata.num_rows);
+        let all = all.filter(|_| !planted(Bug::RowsNotCounted));
         if all.is_some_and(|all| all != self.total) {
             return Err(malformed(&format!("{} rows where {} are announced", self.total, all.unwrap_or(0))));
         }
