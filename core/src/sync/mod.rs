@@ -84,6 +84,16 @@ pub struct Sync {
     pub model_version_id: ModelVersionId,
 }
 
+/// How a sync of a Stream begins anew: its Stream is made again, as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Resync {
+    /// With every row that there is: consumers see each key again, as created.
+    Full,
+    /// With what changes from now on: what is there, and what waits in the Stream, is taken as sent.
+    Position,
+}
+
 /// Where a sync is. Follows the progress record in Kafka; never leads it.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Position {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::health::{self, Health};
-use super::{Consequence, Position, Sync, SyncConfig, SyncState, TopicNames, store};
+use super::{Consequence, Position, Resync, Sync, SyncConfig, SyncState, TopicNames, store};
 use crate::access::{Caller, Right};
 use crate::app::App;
 use crate::audit::ops::{Entry, record};
@@ -139,7 +139,8 @@ pub async fn update(app: &App, caller: &Caller, id: SyncId, row_version: i64, pa
     Ok(Changed { sync, consequence })
 }
 
-/// Starts again from the beginning: a new generation of the same configuration.
+/// Starts again from the beginning: a new generation of the same configuration. A sync of a Stream sends an unfinished
+/// batch again from its start, and then goes on with what waits in the Stream.
 ///
 /// # Errors
 /// `request.wrong_state` while a run is under way.
@@ -166,6 +167,28 @@ pub async fn reset(app: &App, caller: &Caller, id: SyncId) -> Result<Sync> {
     let sync = read(&mut tx, id).await?;
     tx.commit().await?;
     Ok(sync)
+}
+
+/// Checks that a sync may be resynced so. What hides changes wants the sync's name as its confirmation.
+///
+/// # Errors
+/// `request.invalid` for a model that is no Stream, and without the confirmation; `request.wrong_state`.
+pub async fn confirm_resync(app: &App, caller: &Caller, id: SyncId, how: Resync, confirm: Option<&str>) -> Result<()> {
+    caller.may(Right::SyncsWrite)?;
+    let mut tx = app.db.tenant(caller.workspace).await?;
+    let sync = read_locked(&mut tx, id, None).await?;
+    if !matches!(sync.config.mode, ReadMode::Changes { .. }) {
+        let told = "a resync is for syncs of a Stream; `reset` sends every row of a table or statement again";
+        return Err(Error::new(Code::WrongState, told));
+    }
+    if store::runs_seen(&mut tx, id).await?.working {
+        return Err(Error::new(Code::WrongState, "a run of the sync is under way; cancel it or wait for its end"));
+    }
+    if how == Resync::Position && confirm != Some(sync.name.as_str()) {
+        let rule = "must be the sync's name: `position` hides every change that is not sent yet";
+        return Err(Error::invalid("/confirm", rule));
+    }
+    Ok(())
 }
 
 /// Lets a draft run.
