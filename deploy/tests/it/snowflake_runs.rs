@@ -13,7 +13,7 @@ use freshet_core::endpoint::{Connection, Destination, ops as endpoint};
 use freshet_core::error::Code;
 use freshet_core::id::{RequestId, SyncId};
 use freshet_core::operation::{self, Question};
-use freshet_core::run::Failure;
+use freshet_core::run::{Failure, RunState};
 use freshet_core::sync::Resync;
 use freshet_core::testing::{Bench, make_source, surroundings, with_database};
 use freshet_core::{model, run, sync};
@@ -311,7 +311,12 @@ async fn workers_die_while_changes_go_on_and_the_topic_still_replays_to_the_tabl
             round % 3
         ));
         let run = shop.run().await;
-        shop.is_under_way(run).await;
+        crate::shop::until("the run publishes", async || {
+            let found = shop.found(run).await;
+            (found.state == RunState::Publishing || found.state.is_final()).then_some(())
+        })
+        .await;
+        tokio::time::sleep(std::time::Duration::from_millis(100 * round.unsigned_abs())).await;
         worker.signal("-KILL");
         worker = shop.worker();
         // What changes now is for the next batch, whatever is sealed already.

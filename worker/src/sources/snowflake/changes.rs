@@ -21,6 +21,7 @@ use freshet_core::connector::{
     DuplicateKeys, Kind, Note, ReadEnd, ReadPlan, ReadRequest, Row, SealRequest, Sealed, Sink, StreamFacts,
 };
 use freshet_core::error::{Code, Error, Result};
+use freshet_core::failpoint::{self, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -129,7 +130,8 @@ async fn take(
     refuse_changed(session, plan).await?;
     let table = BatchTable::new(Stage::Stream, &session.work_schema(), &name.sync, name.seq);
     let statement = Statement::large(table.seal_stream(stream, &plan.columns, &plan.key)).tagged(tag.clone());
-    let taken = session.client()?.run(&statement).await;
+    let client = session.client()?;
+    let taken = failpoint::during(Step::SealSent, client.run(&statement)).await;
     *tables = batch_tables(session, Stage::Stream, &name.sync, tag).await?;
     match taken {
         Ok(_) => Ok(()),
