@@ -49,7 +49,7 @@ pub(super) fn common(settings: &KafkaSettings) -> ClientConfig {
         }
     }
     if failpoint::is_armed(Step::CommitSent) {
-        config.set("debug", "protocol");
+        config.set("debug", "protocol").set_log_level(RDKafkaLogLevel::Debug);
     }
     for (name, value) in settings.properties.iter().filter(|(name, _)| !PRODUCER_ONLY.contains(&name.as_str())) {
         config.set(name, value);

@@ -13,6 +13,7 @@
 //! was dropped, ends the thread and leaves the lane dead.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -401,8 +402,7 @@ impl Engine {
 
     fn commit(&self) -> Result<()> {
         let since = Instant::now();
-        self.die_once_the_commit_is_sent();
-        let result = self.producer.commit_transaction(COMMIT);
+        let result = self.commit_transaction();
         let took = since.elapsed();
         self.serve(Duration::ZERO);
         let breaks = self.watch().coordinator_breaks();
@@ -421,17 +421,23 @@ impl Engine {
         }
     }
 
-    /// Hears librdkafka's log while this thread waits for the commit's answer: the line that says that it was sent is
-    /// the fail point, in [`Watch`].
-    fn die_once_the_commit_is_sent(&self) {
-        if failpoint::ENABLED && failpoint::is_armed(Step::CommitSent) {
-            let producer = Arc::clone(&self.producer);
-            std::thread::spawn(move || {
-                for _ in 0..COMMIT.as_millis() {
+    /// The commit itself. With the fail point armed librdkafka's log is heard meanwhile: the line that says that the
+    /// request was sent is the step, in [`Watch`].
+    fn commit_transaction(&self) -> Result<(), KafkaError> {
+        if !failpoint::is_armed(Step::CommitSent) {
+            return self.producer.commit_transaction(COMMIT);
+        }
+        let (producer, is_over) = (&self.producer, AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Acquire) {
                     producer.poll(Duration::from_millis(1));
                 }
             });
-        }
+            let result = producer.commit_transaction(COMMIT);
+            is_over.store(true, Ordering::Release);
+            result
+        })
     }
 
     fn not_committed(&self, error: &KafkaError, took: Duration) -> Error {
