@@ -255,7 +255,7 @@ pub struct StreamFacts {
     pub made_at: Option<DateTime<Utc>>,
     /// Its history is kept until then, unless it is read before.
     pub stale_after: Option<DateTime<Utc>>,
-    /// Its history is gone: it can be read no more, only made anew.
+    /// Its history may be gone: then it can be read no more, only made anew.
     pub stale: bool,
 }
 

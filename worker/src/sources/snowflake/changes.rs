@@ -21,6 +21,7 @@ use freshet_core::connector::{
     DuplicateKeys, Kind, Note, ReadEnd, ReadPlan, ReadRequest, Row, SealRequest, Sealed, Sink, StreamFacts,
 };
 use freshet_core::error::{Code, Error, Result};
+use freshet_core::failpoint::{self, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -31,7 +32,7 @@ use super::read::{self, Token, table_gone};
 use super::seal::{Batch, batch_tables, count, drop_tables};
 use super::session::Session;
 use super::sql::{self, BatchTable, FoundTable, Stage, oldest_with_rows, plan_mark, relation};
-use super::streams::{self, is_true, printed};
+use super::streams::{self, boolean, printed};
 
 /// A Stream is looked at again after this long without a batch.
 const LOOK_EVERY: TimeDelta = TimeDelta::hours(1);
@@ -79,7 +80,10 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest, schema: &
     drop_spent(session, &tables, request, &tag).await;
     if oldest_with_rows(&tables).is_none() {
         let has_data = match has_data {
-            Ok(answer) => is_true(answer.as_deref().unwrap_or_default()),
+            // Taken for no, an answer that does not read would let the Stream go stale unseen.
+            Ok(answer) => answer.as_deref().and_then(boolean).ok_or_else(|| {
+                Error::new(Code::SnowflakeAnswer, "whether the Stream has data is neither true nor false")
+            })?,
             Err(error) => return Err(explained(session, schema, stream, &tag, error).await),
         };
         let now = Clock::system().now();
@@ -129,7 +133,8 @@ async fn take(
     refuse_changed(session, plan).await?;
     let table = BatchTable::new(Stage::Stream, &session.work_schema(), &name.sync, name.seq);
     let statement = Statement::large(table.seal_stream(stream, &plan.columns, &plan.key)).tagged(tag.clone());
-    let taken = session.client()?.run(&statement).await;
+    let client = session.client()?;
+    let taken = failpoint::during(Step::SealSent, client.run(&statement)).await;
     *tables = batch_tables(session, Stage::Stream, &name.sync, tag).await?;
     match taken {
         Ok(_) => Ok(()),
@@ -168,10 +173,12 @@ async fn look(
         && known.stream.made_at != facts.made_at
         && let Some(made_at) = facts.made_at
     {
-        let sentence = format!("somebody made the Stream anew at {made_at}: what changed before is not in it");
+        let sentence = format!(
+            "somebody made the Stream anew at {made_at}: what changed before is not in it, unless it took the old one's place"
+        );
         notes.push(warn("source.stream_renewed", sentence));
     }
-    if let Some(stale_after) = facts.stale_after.filter(|at| !facts.stale && *at - looked_at < STALE_SOON) {
+    if let Some(stale_after) = facts.stale_after.filter(|at| *at - looked_at < STALE_SOON) {
         let sentence = format!(
             "the Stream's history is kept until {stale_after} unless it is read before: run the sync more often, or raise \
              MAX_DATA_EXTENSION_TIME_IN_DAYS of {}",
