@@ -63,6 +63,14 @@ impl Origin {
         }
     }
 
+    /// Whether a seal makes something at the source.
+    pub fn seals(self) -> bool {
+        match self {
+            Self::SnowflakeFull => true,
+            Self::PostgresIncremental | Self::PostgresFull | Self::SnowflakeIncremental => false,
+        }
+    }
+
     /// How its topic is replayed.
     fn kind(self) -> &'static str {
         match self {
