@@ -80,6 +80,8 @@ codes! {
     WrongState = "request.wrong_state", User, "Look at the object's state; the message says which states allow this.";
     /// The object is used by others.
     InUse = "request.in_use", User, "Archive the objects named in the message first.";
+    /// Another sync takes the changes of the same Stream.
+    StreamInUse = "sync.stream_in_use", User, "Make a Stream of its own for this sync: each change of a Stream is handed out once.";
     /// A change has a consequence that was not accepted.
     ConsequenceNotAccepted = "sync.consequence_not_accepted", User, "Read the consequence and repeat the change with `accept_consequence` set to it.";
     /// Too many requests or too much work at once.
@@ -147,7 +149,7 @@ codes! {
     /// Rows in a batch table that no batch accounts for.
     SnowflakeBatchLost = "snowflake.batch_unaccounted", User, "Look at the table that the message names: its rows were taken from the Stream and never sent.";
     /// The Stream's offset is older than the table's history.
-    SnowflakeStale = "snowflake.stream_stale", User, "Create the Stream again and let the sync send everything anew.";
+    SnowflakeStale = "snowflake.stream_stale", User, "Resync the sync: `full` makes the Stream anew and sends every row, `position` takes what is there as sent.";
 
     // Models.
     /// Not one SELECT.
@@ -303,16 +305,23 @@ impl Error {
     /// A request that breaks one rule.
     pub fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         let (pointer, detail) = (pointer.into(), detail.into());
-        let mut error = Self::new(Code::Invalid, format!("{pointer}: {detail}"));
+        let sentence = if pointer.is_empty() { detail.clone() } else { format!("{pointer}: {detail}") };
+        let mut error = Self::new(Code::Invalid, sentence);
         error.fields.push(FieldError { pointer, detail });
         error
     }
 
     /// A JSON value of the wrong shape: where, and what was expected, without what was found there.
     pub fn from_json<E: fmt::Display>(prefix: &str, error: &serde_path_to_error::Error<E>) -> Self {
-        let path = error.path().to_string();
-        let pointer = if path == "." { prefix.to_owned() } else { format!("{prefix}/{}", path.replace('.', "/")) };
-        Self::invalid(pointer, without_values(&error.inner().to_string()))
+        let (path, text) = (error.path().to_string(), without_values(&error.inner().to_string()));
+        // A text that is no JSON has no path, but a line and a column.
+        match path.as_str() {
+            "." | "?" => Self::invalid(prefix, text),
+            _ => {
+                let detail = text.split(" at line ").next().unwrap_or_default();
+                Self::invalid(format!("{prefix}/{}", path.replace('.', "/")), detail)
+            }
+        }
     }
 
     /// No such thing in this workspace.
@@ -382,6 +391,23 @@ mod tests {
         let error = Error::from_json("/settings", &found.unwrap_err());
 
         assert_eq!(error.message, "/settings: invalid type: string …, expected u16");
+    }
+
+    #[test]
+    fn a_field_at_fault_is_named_by_its_path_and_broken_json_by_its_line() {
+        let read = |text: &str| {
+            let mut json = serde_json::Deserializer::from_str(text);
+            let found: Result<std::collections::BTreeMap<String, u16>, _> = serde_path_to_error::deserialize(&mut json);
+            Error::from_json("", &found.unwrap_err()).fields.remove(0)
+        };
+
+        let (field, broken) = (read("{\"port\": 70000}"), read("{oops"));
+
+        assert_eq!(
+            (field.pointer.as_str(), field.detail.as_str()),
+            ("/port", "invalid value: integer `70000`, expected u16")
+        );
+        assert_eq!((broken.pointer.as_str(), broken.detail.as_str()), ("", "key must be a string at line 1 column 2"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Connections: a source's settings and credentials.
 
 use axum::extract::State;
+use freshet_core::connector::NewStream;
 use freshet_core::endpoint::{Connection, Endpoint, ops};
 use freshet_core::id::ConnectionId;
 use freshet_core::operation::{self, Operation, Question};
@@ -22,6 +23,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(get_connection, update_connection, archive_connection))
         .routes(routes!(test_connection))
         .routes(routes!(list_catalogue))
+        .routes(routes!(make_stream))
 }
 
 /// A new connection.
@@ -150,7 +152,7 @@ struct CatalogueQuery {
     schema: Option<String>,
 }
 
-/// Lists tables and views with their columns; a worker answers.
+/// Lists tables, views and Streams with their columns; a worker answers.
 #[utoipa::path(
     post,
     path = "/connections/{id}/catalogue",
@@ -166,5 +168,36 @@ async fn list_catalogue(
     Query(query): Query<CatalogueQuery>,
 ) -> Answer {
     let question = Question::ListCatalogue { connection: id, schema: query.schema };
+    accepted(&operation::ops::ask(&api.app, &caller, question).await?)
+}
+
+/// Whether to make it.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+struct MakeQuery {
+    /// Show the statement and make nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Makes a Stream on a table or view, for a model of kind `stream`; a worker answers, with the statement. Each sync wants
+/// a Stream of its own. One that is there already, and the same, stays as it is.
+#[utoipa::path(
+    post,
+    path = "/connections/{id}/streams",
+    tag = "connections",
+    params(("id" = ConnectionId, Path), MakeQuery),
+    security(("key" = ["connections:write"])),
+    request_body = NewStream,
+    responses((status = 202, body = Operation), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn make_stream(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(id): Path<ConnectionId>,
+    Query(query): Query<MakeQuery>,
+    Json(stream): Json<NewStream>,
+) -> Answer {
+    let question = Question::MakeStream { connection: id, stream, dry_run: query.dry_run };
     accepted(&operation::ops::ask(&api.app, &caller, question).await?)
 }

@@ -35,7 +35,7 @@ struct NewModel {
     connection_id: ConnectionId,
     /// Unique in the workspace, 1 to 200 characters.
     name: String,
-    /// A table or one SELECT.
+    /// A table, one SELECT, or a Stream.
     spec: ModelSpec,
     /// The key's columns; a table's own key if not given.
     #[serde(default)]
@@ -188,7 +188,7 @@ async fn describe_model(State(api): State<Api>, By(caller): By, Path(id): Path<M
     accepted(&operation::ops::ask(&api.app, &caller, Question::DescribeModel { model: id }).await?)
 }
 
-/// Shows a model's first 100 rows; a worker answers, and the answer is deleted after an hour.
+/// Shows a model's first 100 rows, and leaves a Stream's offset alone; a worker answers, and the answer is deleted after an hour.
 #[utoipa::path(
     post,
     path = "/models/{id}/preview",
@@ -201,7 +201,7 @@ async fn preview_model(State(api): State<Api>, By(caller): By, Path(id): Path<Mo
     accepted(&operation::ops::ask(&api.app, &caller, Question::PreviewModel { model: id }).await?)
 }
 
-/// Counts rows without key and keys that repeat; a worker answers.
+/// Counts rows without key and keys that repeat, of a Stream in what it follows; a worker answers.
 #[utoipa::path(
     post,
     path = "/models/{id}/key-check",

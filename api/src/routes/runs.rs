@@ -12,7 +12,7 @@ use freshet_core::error::Error;
 use freshet_core::events::Subject;
 use freshet_core::id::RunId;
 use freshet_core::page::Page;
-use freshet_core::run::{Attempt, DeadLetterGroup, Run, RunEvent, RunPartition, RunState, ops};
+use freshet_core::run::{Attempt, DeadLetterGroup, Run, RunEvent, RunPartition, RunQuery, RunState, SourceUse, ops};
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
@@ -42,6 +42,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(list_run_attempts))
         .routes(routes!(list_run_partitions))
         .routes(routes!(list_dead_letters))
+        .routes(routes!(list_run_queries))
 }
 
 /// Which runs.
@@ -72,6 +73,15 @@ struct Partitions {
 #[derive(Serialize, utoipa::ToSchema)]
 struct DeadLetters {
     data: Vec<DeadLetterGroup>,
+}
+
+/// What a run asked of its source.
+#[derive(Serialize, utoipa::ToSchema)]
+struct Queries {
+    /// All together.
+    total: SourceUse,
+    /// The statements, in order, 1 000 at most; none for sources without ids for them.
+    data: Vec<RunQuery>,
 }
 
 /// A run's timeline, at most 200 lines.
@@ -311,4 +321,18 @@ async fn list_run_partitions(State(api): State<Api>, By(caller): By, Path(id): P
 )]
 async fn list_dead_letters(State(api): State<Api>, By(caller): By, Path(id): Path<RunId>) -> Answer {
     ok(&DeadLetters { data: ops::dead_letters(&api.app, &caller, id).await? })
+}
+
+/// What a run asked of its source: Snowflake's query ids, seconds of the warehouse, an estimate of credits.
+#[utoipa::path(
+    get,
+    path = "/runs/{id}/queries",
+    tag = "runs",
+    params(("id" = RunId, Path)),
+    security(("key" = ["runs:read"])),
+    responses((status = 200, body = Queries), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn list_run_queries(State(api): State<Api>, By(caller): By, Path(id): Path<RunId>) -> Answer {
+    let (total, data) = ops::queries(&api.app, &caller, id).await?;
+    ok(&Queries { total, data })
 }

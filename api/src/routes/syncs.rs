@@ -2,12 +2,13 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use freshet_core::connector::StreamFacts;
 use freshet_core::id::{DestinationId, ModelId, SyncId};
 use freshet_core::operation::{self, Operation, Question};
 use freshet_core::page::Page;
 use freshet_core::run::{self, Run};
 use freshet_core::sync::health::Health;
-use freshet_core::sync::{Consequence, Position, Sync, SyncConfig, ops};
+use freshet_core::sync::{Consequence, Position, Resync, Sync, SyncConfig, ops};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
@@ -28,6 +29,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(resume_sync))
         .routes(routes!(archive_sync))
         .routes(routes!(reset_sync))
+        .routes(routes!(resync_sync))
         .routes(routes!(check_sync))
         .routes(routes!(list_sync_runs, run_sync))
 }
@@ -79,6 +81,8 @@ struct SyncBody {
     health: Health,
     /// Where it is; none before the first run.
     position: Option<Position>,
+    /// What the source said of its Stream when it was looked at last, `stale_after` among it.
+    stream: Option<StreamFacts>,
 }
 
 /// A changed sync, and what the change means.
@@ -133,7 +137,9 @@ async fn create_sync(State(api): State<Api>, By(caller): By, Json(new): Json<New
 )]
 async fn get_sync(State(api): State<Api>, By(caller): By, Path(id): Path<SyncId>) -> Answer {
     let (sync, health, position) = ops::get(&api.app, &caller, id).await?;
-    versioned(StatusCode::OK, sync.row_version, &SyncBody { sync, health, position })
+    let carry = position.as_ref().and_then(|position| position.carry.as_ref());
+    let stream = carry.and_then(|carry| StreamFacts::deserialize(carry.get("stream")?).ok());
+    versioned(StatusCode::OK, sync.row_version, &SyncBody { sync, health, position, stream })
 }
 
 /// Changes a sync; wants `If-Match`. What the change means is said before it is saved.
@@ -162,7 +168,7 @@ async fn update_sync(
         dry_run: query.dry_run,
     };
     let ops::Changed { sync, consequence } = ops::update(&api.app, &caller, id, version, patch).await?;
-    let consequence_text = consequence.sentence();
+    let consequence_text = consequence.sentence(&sync.config.mode);
     let row_version = if query.dry_run { version } else { sync.row_version };
     versioned(StatusCode::OK, row_version, &ChangedSync { sync, consequence, consequence_text, dry_run: query.dry_run })
 }
@@ -219,7 +225,8 @@ async fn archive_sync(State(api): State<Api>, By(caller): By, Path(id): Path<Syn
     changed(ops::archive(&api.app, &caller, id).await)
 }
 
-/// Starts a sync from the beginning: the next run sends every row again.
+/// Starts a sync from the beginning: the next run sends every row again. A sync of a Stream sends an unfinished batch
+/// again, and goes on with what waits in the Stream; `resync` sends every row.
 #[utoipa::path(
     post,
     path = "/syncs/{id}/reset",
@@ -230,6 +237,40 @@ async fn archive_sync(State(api): State<Api>, By(caller): By, Path(id): Path<Syn
 )]
 async fn reset_sync(State(api): State<Api>, By(caller): By, Path(id): Path<SyncId>) -> Answer {
     changed(ops::reset(&api.app, &caller, id).await)
+}
+
+/// How to begin anew.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ResyncRequest {
+    /// `full`: the Stream is made anew, and the next run sends every row there is, as created. `position`: the Stream is
+    /// made anew, what is there is taken as sent, and what waited in the Stream is never sent.
+    how: Resync,
+    /// The sync's name; wanted for `position`, for it hides changes.
+    #[serde(default)]
+    confirm: Option<String>,
+}
+
+/// Makes a sync's Stream anew: the way out for one that is stale. A worker answers, with the statement. Rows that were
+/// taken out of the Stream and not sent yet still go first; keys that were deleted while the Stream was stale stay in
+/// the topic.
+#[utoipa::path(
+    post,
+    path = "/syncs/{id}/resync",
+    tag = "syncs",
+    params(("id" = SyncId, Path)),
+    security(("key" = ["syncs:write"])),
+    request_body = ResyncRequest,
+    responses((status = 202, body = Operation), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn resync_sync(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(id): Path<SyncId>,
+    Json(asked): Json<ResyncRequest>,
+) -> Answer {
+    ops::confirm_resync(&api.app, &caller, id, asked.how, asked.confirm.as_deref()).await?;
+    accepted(&operation::ops::ask(&api.app, &caller, Question::ResyncSync { sync: id, how: asked.how }).await?)
 }
 
 /// Looks at everything a run needs: topics, rights, limits; a worker answers.

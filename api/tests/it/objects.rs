@@ -263,3 +263,32 @@ async fn describe(bench: &freshet_core::testing::Bench, model: &str) {
     freshet_core::model::ops::record_columns(&mut tx, found.version_id, &[], &schema, &["id".into()]).await.unwrap();
     tx.commit().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_stream_is_for_snowflake_and_read_as_changes_alone() {
+    let bench = bench().await;
+    let [connection, model, destination, sync] = objects(&bench).await;
+    let spec = json!({"kind": "stream", "schema": "PUBLIC", "stream": "S"});
+    let with = |config: serde_json::Value| {
+        let mut config = config;
+        config["topic"] = json!({"name": "t"});
+        json!({"name": "s", "model_id": model, "destination_id": destination, "config": config})
+    };
+
+    let of_postgres = json!({"connection_id": connection, "name": "m", "spec": spec});
+    for (path, body, pointer) in [
+        ("/v1/models".to_owned(), of_postgres, "/spec/kind"),
+        ("/v1/syncs".to_owned(), with(json!({"mode": {"kind": "changes"}})), "/config/mode/kind"),
+        ("/v1/syncs".to_owned(), with(json!({"envelope": "row", "deletes": "both"})), "/config/deletes"),
+    ] {
+        let refused = post(&bench, &path, body).await;
+        assert_eq!((refused.status, refused.body["errors"][0]["pointer"].as_str()), (400, Some(pointer)), "{path}");
+    }
+    let resynced = post(&bench, &format!("/v1/syncs/{sync}/resync"), json!({"how": "full"})).await;
+    assert_eq!((resynced.status, resynced.code()), (409, "request.wrong_state"));
+    let new = json!({"name": "S", "on": {"kind": "view", "schema": "P", "name": "V"}, "append_only": true});
+    let asked = post(&bench, &format!("/v1/connections/{connection}/streams?dry_run=true"), new).await;
+    assert_eq!(asked.status, 202);
+    assert_eq!(asked.body["question"]["kind"], "make_stream");
+    assert_eq!(asked.body["question"]["dry_run"], true);
+}

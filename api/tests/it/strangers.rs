@@ -33,7 +33,12 @@ async fn another_workspaces_key_gets_404_on_every_route_with_our_ids() {
         let noun = path.split('/').nth(2).unwrap();
         let ours = path.replace("{id}", &ids[noun]);
         for method in methods.as_object().unwrap().keys() {
-            let body = ["post", "patch"].contains(&method.as_str()).then(|| json!({}));
+            let body = match path.rsplit('/').next() {
+                Some("streams") => json!({"name": "S", "on": {"kind": "table", "schema": "P", "name": "T"}}),
+                Some("resync") => json!({"how": "full"}),
+                _ => json!({}),
+            };
+            let body = ["post", "patch"].contains(&method.as_str()).then_some(body);
             let headers = [("authorization", bearer.as_str()), ("if-match", "\"1\"")];
             let answer = call(&bench, &method.to_uppercase(), &ours, body, &headers).await;
             assert_eq!((answer.status, answer.code()), (404, "request.not_found"), "{method} {ours}: {}", answer.body);

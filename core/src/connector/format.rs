@@ -13,6 +13,9 @@ pub enum Envelope {
     Debezium,
     /// The row after; null for a delete.
     Row,
+    /// `timestamp`, `action` (`INSERT` or `DELETE`), `is_update`, `data`: what a hand-written reader of a Stream sends.
+    /// An update is one record, its second half: `INSERT` with `is_update`.
+    Stream,
 }
 
 /// The shape of a key.

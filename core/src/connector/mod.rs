@@ -36,6 +36,7 @@ pub use format::{ChangeMeta, EncodeError, EncodePlan, Encoder, Envelope, FormatK
 pub use record::{Cell, Change, Column, Kind, Op, Row, Schema, Span};
 pub use registry::{DestinationEntry, FormatEntry, Registry, SourceEntry};
 pub use source::{
-    BatchName, Catalogue, CatalogueColumn, CatalogueTable, Flow, KeyCheck, ModelSpec, Preview, ReadEnd, ReadMode,
-    ReadPlan, ReadRequest, SealRequest, Sealed, Sink, Source, SourceKind,
+    BatchName, Catalogue, CatalogueColumn, CatalogueTable, DuplicateKeys, Flow, KeyCheck, MadeStream, ModelSpec,
+    NewStream, Note, Preview, ReadEnd, ReadMode, ReadPlan, ReadRequest, SealRequest, Sealed, Sink, Source, SourceKind,
+    SourceQuery, StreamBase, StreamFacts, StreamOn,
 };

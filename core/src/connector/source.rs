@@ -1,13 +1,15 @@
 //! What a source promises.
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::field::{Field, Step};
+use super::format::EncodeError;
 use super::record::{Change, Column, Schema};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 
 /// What is read through a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -25,6 +27,13 @@ pub enum ModelSpec {
         /// The statement, without a semicolon at its end.
         sql: String,
     },
+    /// One Snowflake Stream, in the connection's database; a sync takes its changes out of it.
+    Stream {
+        /// Its schema.
+        schema: String,
+        /// Its name, as the catalogue writes it.
+        stream: String,
+    },
 }
 
 /// How much of the model a run reads.
@@ -38,6 +47,34 @@ pub enum ReadMode {
         /// A column that only grows.
         cursor: String,
     },
+    /// The changes that wait in a Stream.
+    Changes {
+        /// What becomes of further rows of a key in one batch.
+        #[serde(default)]
+        duplicate_keys: DuplicateKeys,
+    },
+}
+
+impl ReadMode {
+    /// Whether another mode reads the same rows from the same place, so that a position stays true.
+    #[must_use]
+    pub fn reads_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Changes { .. }, Self::Changes { .. }) => true,
+            _ => self == other,
+        }
+    }
+}
+
+/// What becomes of further inserts of one key in one batch of a Stream, which has no order among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DuplicateKeys {
+    /// The first goes out, each further one is a dead letter, `model.key_duplicate`.
+    #[default]
+    DeadLetter,
+    /// The last goes out; the others are left out. The last is the greatest row id: which that is, Snowflake decides.
+    LastWins,
 }
 
 /// What a sync reads: the model, its key, how much of it.
@@ -88,8 +125,25 @@ pub struct Sealed {
     pub carry: Option<Value>,
     /// There is nothing to read: the run ends without touching the destination.
     pub empty: bool,
-    /// Sentences for the run's timeline, such as which rows wait for an open transaction.
-    pub notes: Vec<String>,
+    /// For the run's timeline, such as which rows wait for an open transaction.
+    pub notes: Vec<Note>,
+}
+
+/// A line for a run's timeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// `info` or `warning`.
+    pub level: &'static str,
+    /// The event's word, `source.note` unless there is a better one.
+    pub code: &'static str,
+    /// What a person reads.
+    pub sentence: String,
+}
+
+impl From<String> for Note {
+    fn from(sentence: String) -> Self {
+        Self { level: "info", code: "source.note", sentence }
+    }
 }
 
 /// Asks a source to read a sealed batch.
@@ -103,6 +157,27 @@ pub struct ReadRequest {
     pub batch: Value,
     /// The token to go on from; none for the batch's start.
     pub from: Option<Value>,
+}
+
+/// One statement that a source ran, by its own account.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceQuery {
+    /// The source's own id of it.
+    pub id: String,
+    /// Its first words, without names or values: `create transient table`.
+    pub statement: String,
+    /// When it was asked.
+    pub at: DateTime<Utc>,
+    /// From the request to the beginning of the answer.
+    pub seconds: f64,
+    /// Rows of its answer.
+    pub rows: u64,
+    /// Bytes of its answer as the source announced them, before compression.
+    pub bytes: u64,
+    /// Whether it needed the source's engine: for Snowflake a warehouse.
+    pub is_computed: bool,
+    /// An estimate of what it cost, in the source's own unit: for Snowflake credits.
+    pub credits: f64,
 }
 
 /// Where a read ended.
@@ -136,6 +211,15 @@ pub trait Sink: Send {
     /// # Errors
     /// [`crate::error::Code::Cancelled`] when the run is to stop here, or what ended the destination's side.
     async fn flush(&mut self, token: Value) -> Result<()>;
+
+    /// Takes one change that must not be sent, and why: it becomes a dead letter.
+    ///
+    /// # Errors
+    /// As [`Sink::push`]; `platform.internal` from a sink that keeps no dead letters.
+    fn bury(&mut self, change: Change<'_>, reason: EncodeError) -> Result<Flow> {
+        let _ = (change, reason);
+        Err(Error::new(Code::Internal, "this sink takes no dead letters"))
+    }
 }
 
 /// One table of a catalogue.
@@ -145,7 +229,7 @@ pub struct CatalogueTable {
     pub schema: String,
     /// Its name.
     pub name: String,
-    /// `table`, `view`, `materialized_view`, `foreign_table` or `partitioned_table`.
+    /// `table`, `view`, `materialized_view`, `foreign_table`, `partitioned_table` or `stream`.
     pub kind: String,
     /// The primary key's columns, in order; empty if there is none.
     pub primary_key: Vec<String>,
@@ -153,6 +237,85 @@ pub struct CatalogueTable {
     pub rows_estimated: Option<i64>,
     /// Its columns, in order.
     pub columns: Vec<CatalogueColumn>,
+    /// What else there is to know of a Stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamFacts>,
+}
+
+/// What a source says of a Stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StreamFacts {
+    /// What it follows, `DATABASE.SCHEMA.NAME`.
+    pub on: String,
+    /// `table`, `view` …
+    pub on_kind: String,
+    /// `standard`: inserts, updates and deletes; `append_only` and `insert_only`: inserts alone.
+    pub mode: String,
+    /// When it was made.
+    pub made_at: Option<DateTime<Utc>>,
+    /// Its history is kept until then, unless it is read before.
+    pub stale_after: Option<DateTime<Utc>>,
+    /// Its history is gone: it can be read no more, only made anew.
+    pub stale: bool,
+}
+
+/// Asks a source to make a Stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewStream {
+    /// Its schema; Freshet's own if not given.
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// Its name, in the letters it is to have.
+    pub name: String,
+    /// What it follows.
+    pub on: StreamBase,
+    /// Inserts alone, each one: cheaper, and enough for a table that only grows.
+    #[serde(default)]
+    pub append_only: bool,
+    /// The first batch holds the rows that are there already.
+    #[serde(default)]
+    pub show_initial_rows: bool,
+    /// Take the place of a Stream of that name: what waits in it is lost. Without it an existing Stream stays.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// What a Stream follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StreamBase {
+    /// Of which kind.
+    pub kind: StreamOn,
+    /// Its schema.
+    pub schema: String,
+    /// Its name, as the catalogue writes it.
+    pub name: String,
+}
+
+/// What a Stream can be made on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamOn {
+    /// A table.
+    Table,
+    /// A view.
+    View,
+    /// A dynamic table.
+    DynamicTable,
+}
+
+/// A Stream that was made, or would be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct MadeStream {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// The statement that makes it, for a person who would rather run it.
+    pub statement: String,
+    /// What the source says of it; none if nothing was made.
+    pub facts: Option<StreamFacts>,
 }
 
 /// One column of a catalogue.
@@ -226,6 +389,11 @@ pub trait Source: Send {
     /// Reads a batch from a token on, in its total order.
     async fn read(&mut self, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd>;
 
+    /// The statements that were run since this was asked the last time, as far as the source has ids for them.
+    fn queries(&mut self) -> Vec<SourceQuery> {
+        Vec::new()
+    }
+
     /// Gives back what a delivered batch took at the source. Harmless when repeated, or when there is nothing left.
     ///
     /// # Errors
@@ -233,6 +401,25 @@ pub trait Source: Send {
     async fn release(&mut self, name: &BatchName, batch: &Value) -> Result<()> {
         let _ = (name, batch);
         Ok(())
+    }
+
+    /// Makes a Stream, or with `dry_run` only says how. Harmless when repeated, unless it replaces one.
+    ///
+    /// # Errors
+    /// `request.invalid` from a kind of source that has no Streams.
+    async fn make_stream(&mut self, new: &NewStream, dry_run: bool) -> Result<MadeStream> {
+        let _ = (new, dry_run);
+        Err(Error::invalid("/kind", "a connection of this kind has no Streams"))
+    }
+
+    /// Makes a model's Stream anew, on what it followed and as it was; with `initial_rows` its first batch holds every
+    /// row there is then.
+    ///
+    /// # Errors
+    /// `request.invalid` from a kind of source that has no Streams, or for a model that is none.
+    async fn renew_stream(&mut self, model: &ModelSpec, initial_rows: bool) -> Result<MadeStream> {
+        let _ = (model, initial_rows);
+        Err(Error::invalid("/kind", "a connection of this kind has no Streams"))
     }
 }
 

@@ -11,7 +11,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::connector::NewStream;
 use crate::id::{ConnectionId, DestinationId, ModelId, OperationId, SyncId, WorkspaceId};
+use crate::sync::Resync;
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -28,6 +30,15 @@ pub enum Question {
         connection: ConnectionId,
         /// One schema of it.
         schema: Option<String>,
+    },
+    /// Make a Stream that a model can read.
+    MakeStream {
+        /// Through which connection.
+        connection: ConnectionId,
+        /// Which.
+        stream: NewStream,
+        /// Only say how.
+        dry_run: bool,
     },
     /// Find a model's columns and key.
     DescribeModel {
@@ -56,6 +67,13 @@ pub enum Question {
         /// Which.
         sync: SyncId,
     },
+    /// Make a sync's Stream anew, and let the sync begin with it.
+    ResyncSync {
+        /// Which.
+        sync: SyncId,
+        /// With every row, or with none.
+        how: Resync,
+    },
 }
 
 impl Question {
@@ -65,11 +83,13 @@ impl Question {
         match self {
             Self::TestConnection { .. } => "test_connection",
             Self::ListCatalogue { .. } => "list_catalogue",
+            Self::MakeStream { .. } => "make_stream",
             Self::DescribeModel { .. } => "describe_model",
             Self::PreviewModel { .. } => "preview_model",
             Self::CheckKey { .. } => "check_key",
             Self::TestDestination { .. } => "test_destination",
             Self::CheckSync { .. } => "check_sync",
+            Self::ResyncSync { .. } => "resync_sync",
         }
     }
 }

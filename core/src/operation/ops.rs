@@ -24,7 +24,9 @@ pub async fn ask(app: &App, caller: &Caller, question: Question) -> Result<Opera
     caller.may(right(&question))?;
     let mut tx = app.db.tenant(caller.workspace).await?;
     let (target_kind, target) = match &question {
-        Question::TestConnection { connection } | Question::ListCatalogue { connection, .. } => {
+        Question::TestConnection { connection }
+        | Question::ListCatalogue { connection, .. }
+        | Question::MakeStream { connection, .. } => {
             endpoint::kind::<Connection>(&mut tx, *connection).await?;
             ("connection", connection.uuid())
         }
@@ -36,7 +38,7 @@ pub async fn ask(app: &App, caller: &Caller, question: Question) -> Result<Opera
             endpoint::kind::<Destination>(&mut tx, *destination).await?;
             ("destination", destination.uuid())
         }
-        Question::CheckSync { sync } => {
+        Question::CheckSync { sync } | Question::ResyncSync { sync, .. } => {
             sync::ops::read(&mut tx, *sync).await?;
             ("sync", sync.uuid())
         }
@@ -65,11 +67,13 @@ pub async fn get(app: &App, caller: &Caller, id: OperationId) -> Result<Operatio
 /// What one must be allowed to ask it, and to see its answer.
 fn right(question: &Question) -> Right {
     match question {
-        Question::TestConnection { .. } | Question::ListCatalogue { .. } => Right::ConnectionsWrite,
+        Question::TestConnection { .. } | Question::ListCatalogue { .. } | Question::MakeStream { .. } => {
+            Right::ConnectionsWrite
+        }
         Question::DescribeModel { .. } | Question::CheckKey { .. } => Right::ModelsWrite,
         Question::PreviewModel { .. } => Right::RowsRead,
         Question::TestDestination { .. } => Right::DestinationsWrite,
-        Question::CheckSync { .. } => Right::SyncsWrite,
+        Question::CheckSync { .. } | Question::ResyncSync { .. } => Right::SyncsWrite,
     }
 }
 

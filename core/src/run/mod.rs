@@ -265,6 +265,41 @@ pub struct DeadLetterGroup {
     pub last_at: DateTime<Utc>,
 }
 
+/// A statement that a run asked of its source.
+#[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
+pub struct RunQuery {
+    /// The source's own id of it, for Snowflake the query id.
+    pub query_id: String,
+    /// Its first words.
+    pub statement: String,
+    /// When it was asked.
+    pub started_at: DateTime<Utc>,
+    /// From the request to the beginning of the answer.
+    pub seconds: f64,
+    /// Rows of its answer.
+    pub row_count: i64,
+    /// Bytes of its answer, before compression.
+    pub byte_count: i64,
+    /// Whether it needed the source's engine: for Snowflake a warehouse.
+    pub is_computed: bool,
+    /// An estimate of what it cost, in credits.
+    pub credits: f64,
+}
+
+/// What a run asked of its source, all together.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
+pub struct SourceUse {
+    /// Statements.
+    pub query_count: i64,
+    /// Bytes of their answers, before compression.
+    pub byte_count: i64,
+    /// Seconds of those that needed the source's engine: for Snowflake a warehouse.
+    pub computed_s: f64,
+    /// An estimate of what they cost, in credits. A warehouse is billed from its start to its suspension, at least
+    /// 60 seconds: several short statements may cost more than this, and share that with others.
+    pub credits: f64,
+}
+
 /// One worker's hold on a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {

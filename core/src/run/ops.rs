@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Attempt, DeadLetterGroup, Run, RunEvent, RunPartition, RunState, store};
+use super::{Attempt, DeadLetterGroup, Run, RunEvent, RunPartition, RunQuery, RunState, SourceUse, store};
 use crate::access::{Actor, Caller, Right};
 use crate::app::App;
 use crate::audit::ops::{Entry, record};
@@ -166,6 +166,17 @@ pub async fn dead_letters(app: &App, caller: &Caller, id: RunId) -> Result<Vec<D
     let mut tx = app.db.tenant(caller.workspace).await?;
     read(&mut tx, id).await?;
     store::dead_letters(&mut tx, id).await
+}
+
+/// What a run asked of its source: the sum, and the statements in order, 1 000 at most.
+///
+/// # Errors
+/// `request.not_found`.
+pub async fn queries(app: &App, caller: &Caller, id: RunId) -> Result<(SourceUse, Vec<RunQuery>)> {
+    caller.may(Right::RunsRead)?;
+    let mut tx = app.db.tenant(caller.workspace).await?;
+    read(&mut tx, id).await?;
+    Ok((store::source_use(&mut tx, id).await?, store::queries(&mut tx, id).await?))
 }
 
 async fn read(tx: &mut TenantTx, id: RunId) -> Result<Run> {

@@ -6,8 +6,10 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
-use super::{Attempt, Claim, Counts, DeadLetterGroup, Failure, Run, RunEvent, RunPartition, RunState};
-use crate::connector::PartitionRange;
+use super::{
+    Attempt, Claim, Counts, DeadLetterGroup, Failure, Run, RunEvent, RunPartition, RunQuery, RunState, SourceUse,
+};
+use crate::connector::{PartitionRange, SourceQuery};
 use crate::db::{Db, TenantTx, failed, fenced};
 use crate::error::{Code, Error, Result};
 use crate::id::{AttemptId, DeadLetterGroupId, RunId, SyncId};
@@ -193,6 +195,39 @@ pub(crate) async fn dead_letters(tx: &mut TenantTx, id: RunId) -> Result<Vec<Dea
     .fetch_all(tx.conn())
     .await
     .map_err(failed("cannot read the run's dead letters"))
+}
+
+pub(crate) async fn queries(tx: &mut TenantTx, id: RunId) -> Result<Vec<RunQuery>> {
+    sqlx::query_as(
+        "select query_id, statement, started_at, seconds, row_count, byte_count, is_computed, credits
+         from source_query
+         where workspace_id = $1
+           and run_id = $2
+         order by started_at, query_id
+         limit 1000",
+    )
+    .bind(tx.workspace())
+    .bind(id)
+    .fetch_all(tx.conn())
+    .await
+    .map_err(failed("cannot read the run's queries"))
+}
+
+pub(crate) async fn source_use(tx: &mut TenantTx, id: RunId) -> Result<SourceUse> {
+    sqlx::query_as(
+        "select count(*) as query_count,
+                coalesce(sum(byte_count), 0)::bigint as byte_count,
+                coalesce(sum(seconds) filter (where is_computed), 0) as computed_s,
+                coalesce(sum(credits), 0) as credits
+         from source_query
+         where workspace_id = $1
+           and run_id = $2",
+    )
+    .bind(tx.workspace())
+    .bind(id)
+    .fetch_one(tx.conn())
+    .await
+    .map_err(failed("cannot sum the run's queries up"))
 }
 
 /// False when the run has ended.
@@ -486,6 +521,30 @@ pub(crate) async fn add_dead_letters(tx: &mut TenantTx, claim: &Claim, group: &D
     .await
     .map(|_| ())
     .map_err(failed("cannot write the dead letters"))
+}
+
+/// Writes a statement down; one that is known already stays as it is.
+pub(crate) async fn add_query(tx: &mut TenantTx, claim: &Claim, query: &SourceQuery) -> Result<()> {
+    sqlx::query(
+        "insert into source_query
+             (workspace_id, run_id, query_id, statement, started_at, seconds, row_count, byte_count, is_computed, credits)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         on conflict (run_id, query_id) do nothing",
+    )
+    .bind(claim.workspace)
+    .bind(claim.run)
+    .bind(&query.id)
+    .bind(&query.statement)
+    .bind(query.at)
+    .bind(query.seconds)
+    .bind(i64::try_from(query.rows).unwrap_or(i64::MAX))
+    .bind(i64::try_from(query.bytes).unwrap_or(i64::MAX))
+    .bind(query.is_computed)
+    .bind(query.credits)
+    .execute(tx.conn())
+    .await
+    .map(|_| ())
+    .map_err(failed("cannot write the source's queries"))
 }
 
 /// Ends a run.

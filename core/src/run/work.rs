@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::store::{self, DeadLetters};
 use super::{Claim, Counts, RunState};
 use crate::app::App;
-use crate::connector::{EncodeError, PartitionRange, Progress, Receipt, Sealed};
+use crate::connector::{EncodeError, PartitionRange, Progress, Receipt, Sealed, SourceQuery};
 use crate::db::Db;
 use crate::endpoint::{Connection, Destination, ops as endpoint};
 use crate::error::{Class, Code, Error, Result};
@@ -130,8 +130,8 @@ pub async fn sealed(
     let mut tx = app.db.tenant(claim.workspace).await?;
     store::set_batch(&mut tx, claim, Some(batch_seq), base).await?;
     sync::work::set_batch(&mut tx, sync_id, claim.epoch, batch_seq, sealed).await?;
-    for sentence in &sealed.notes {
-        store::add_event(&mut tx, claim.run, "info", "source.note", sentence, json!({})).await?;
+    for note in &sealed.notes {
+        store::add_event(&mut tx, claim.run, note.level, note.code, &note.sentence, json!({})).await?;
     }
     let told = json!({ "batch": batch_seq, "empty": sealed.empty });
     let sentence = if sealed.empty { "nothing to read" } else { "the batch is fixed at the source" };
@@ -247,6 +247,22 @@ pub async fn delivered(
             last_ordinal: letter.last_ordinal,
         };
         store::add_dead_letters(&mut tx, claim, &group).await?;
+    }
+    tx.commit().await
+}
+
+/// Keeps what the source was asked.
+///
+/// # Errors
+/// [`Code::LeaseLost`].
+pub async fn asked(app: &App, claim: &Claim, queries: &[SourceQuery]) -> Result<()> {
+    if queries.is_empty() {
+        return Ok(());
+    }
+    let mut tx = app.db.tenant(claim.workspace).await?;
+    store::sync_version_of(&mut tx, claim).await?;
+    for query in queries {
+        store::add_query(&mut tx, claim, query).await?;
     }
     tx.commit().await
 }

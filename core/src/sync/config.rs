@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::connector::{Envelope, Guarantee, KeyForm, NumberForm, ReadMode, TopicCreate};
+use crate::connector::{Envelope, Guarantee, KeyForm, ModelSpec, NumberForm, ReadMode, TopicCreate};
 use crate::error::{Error, Result};
 
 /// A topic's name, at most (Kafka's own limit).
@@ -35,6 +35,9 @@ pub struct SyncConfig {
     /// Decimal numbers' shape.
     #[serde(default = "number")]
     pub numbers: NumberForm,
+    /// What a delete sends; if not given `both` for `debezium`, `tombstone` for `row`, `op` for `stream`.
+    #[serde(default)]
+    pub deletes: Option<Deletes>,
     /// Headers of one's own, on every record.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
@@ -79,6 +82,20 @@ pub struct TopicConfig {
     pub dead_letter: Option<String>,
 }
 
+/// What a delete sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Deletes {
+    /// The key with a null value: a compacted topic forgets the key.
+    Tombstone,
+    /// A record that says so, in the envelope's words.
+    Op,
+    /// That record, and the tombstone after it.
+    Both,
+    /// Nothing: what is deleted stays in the topic.
+    Ignore,
+}
+
 /// How many dead letters a run may have before it fails.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -119,9 +136,9 @@ pub struct TopicNames {
     pub connection: String,
     /// The connection's database.
     pub database: String,
-    /// The table's schema; empty for a `sql` model.
+    /// The table's or Stream's schema; empty for a `sql` model.
     pub schema: String,
-    /// The table; the model's name for a `sql` model.
+    /// The table or Stream; the model's name for a `sql` model.
     pub table: String,
     /// The model's name.
     pub model: String,
@@ -148,6 +165,10 @@ impl SyncConfig {
         if let Some(create) = &self.topic.create {
             validate_create(create)?;
         }
+        if self.envelope == Envelope::Row && matches!(self.deletes, Some(Deletes::Op | Deletes::Both)) {
+            let rule = "must be `tombstone` or `ignore`: the envelope `row` has no place to say what happened";
+            return Err(Error::invalid("/config/deletes", rule));
+        }
         match self.error_tolerance {
             ErrorTolerance::Count { max } if max < 0 => {
                 Err(Error::invalid("/config/error_tolerance/max", "must not be negative"))
@@ -157,6 +178,30 @@ impl SyncConfig {
             }
             ErrorTolerance::None | ErrorTolerance::Count { .. } | ErrorTolerance::Percent { .. } => Ok(()),
         }
+    }
+
+    /// Checks that a model of this kind can be read so.
+    ///
+    /// # Errors
+    /// `request.invalid`.
+    pub fn validate_for(&self, model: &ModelSpec) -> Result<()> {
+        let of_stream = matches!(model, ModelSpec::Stream { .. });
+        let takes_changes = matches!(self.mode, ReadMode::Changes { .. });
+        match (of_stream, takes_changes) {
+            (true, false) => Err(Error::invalid("/config/mode/kind", "must be `changes` for a model of kind `stream`")),
+            (false, true) => Err(Error::invalid("/config/mode/kind", "`changes` is for models of kind `stream` alone")),
+            (true, true) | (false, false) => Ok(()),
+        }
+    }
+
+    /// What a delete sends.
+    #[must_use]
+    pub fn deletes(&self) -> Deletes {
+        self.deletes.unwrap_or(match self.envelope {
+            Envelope::Debezium => Deletes::Both,
+            Envelope::Row => Deletes::Tombstone,
+            Envelope::Stream => Deletes::Op,
+        })
     }
 
     /// The data topic's name.
@@ -179,7 +224,7 @@ impl SyncConfig {
     /// What a change to `next` means for a sync that has run.
     #[must_use]
     pub fn consequence(&self, next: &Self, same_topic: bool, same_model: bool) -> Consequence {
-        let same_rows = self.mode == next.mode && same_model;
+        let same_rows = self.mode.reads_as(&next.mode) && same_model;
         let same_place = same_topic && self.key == next.key;
         if !(same_rows && same_place) {
             Consequence::NewGeneration
@@ -214,13 +259,19 @@ impl Consequence {
         }
     }
 
-    /// What it means, in a sentence.
+    /// What it means for a sync of this mode, in a sentence.
     #[must_use]
-    pub fn sentence(self) -> &'static str {
-        match self {
-            Self::None => "Nothing changes for the records.",
-            Self::NextRun => "Records from the next run on take the new form; those already sent stay as they are.",
-            Self::NewGeneration => {
+    pub fn sentence(self, mode: &ReadMode) -> &'static str {
+        match (self, mode) {
+            (Self::None, _) => "Nothing changes for the records.",
+            (Self::NextRun, _) => {
+                "Records from the next run on take the new form; those already sent stay as they are."
+            }
+            (Self::NewGeneration, ReadMode::Changes { .. }) => {
+                "A batch not yet finished is sent again from its start, then what waits in the Stream; to have every row \
+                 sent again, resync the sync."
+            }
+            (Self::NewGeneration, _) => {
                 "The next run starts from the beginning: every row is sent again, and a batch not yet finished is dropped."
             }
         }
@@ -287,6 +338,7 @@ fn check_topic(pointer: &str, topic: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connector::DuplicateKeys;
 
     fn config(topic: &str) -> SyncConfig {
         serde_json::from_value(serde_json::json!({ "topic": { "name": topic } })).unwrap()
@@ -339,6 +391,44 @@ mod tests {
         assert_eq!(before.consequence(&bare, true, true), Consequence::NewGeneration);
         assert_eq!(before.consequence(&before, false, true), Consequence::NewGeneration);
         assert_eq!(before.consequence(&before, true, false), Consequence::NewGeneration);
+    }
+
+    #[test]
+    fn what_becomes_of_repeated_keys_moves_no_position() {
+        let mut before = config("orders");
+        before.mode = serde_json::from_value(serde_json::json!({ "kind": "changes" })).unwrap();
+        let mut after = before.clone();
+        after.mode = ReadMode::Changes { duplicate_keys: DuplicateKeys::LastWins };
+
+        assert_eq!(before.consequence(&after, true, true), Consequence::NextRun);
+        assert_eq!(before.consequence(&config("orders"), true, true), Consequence::NewGeneration);
+    }
+
+    #[test]
+    fn streams_are_read_as_changes_and_nothing_else_is() {
+        let stream = ModelSpec::Stream { schema: "PUBLIC".into(), stream: "S".into() };
+        let table = ModelSpec::Table { schema: "PUBLIC".into(), table: "T".into() };
+        let full = config("orders");
+        let mut changes = full.clone();
+        changes.mode = ReadMode::Changes { duplicate_keys: DuplicateKeys::DeadLetter };
+
+        assert!(changes.validate_for(&stream).is_ok() && full.validate_for(&table).is_ok());
+        assert!(changes.validate_for(&table).is_err() && full.validate_for(&stream).is_err());
+    }
+
+    #[test]
+    fn a_delete_sends_what_its_envelope_can_say() {
+        let with = |envelope, deletes| SyncConfig { envelope, deletes, ..config("orders") };
+
+        assert_eq!(with(Envelope::Debezium, None).deletes(), Deletes::Both);
+        assert_eq!(with(Envelope::Row, None).deletes(), Deletes::Tombstone);
+        assert_eq!(with(Envelope::Stream, None).deletes(), Deletes::Op);
+        assert_eq!(with(Envelope::Debezium, Some(Deletes::Ignore)).deletes(), Deletes::Ignore);
+        assert!(with(Envelope::Stream, Some(Deletes::Both)).validate().is_ok());
+        for deletes in [Deletes::Op, Deletes::Both] {
+            let error = with(Envelope::Row, Some(deletes)).validate().unwrap_err();
+            assert_eq!(error.fields[0].pointer, "/config/deletes");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub mod work;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use config::{Consequence, ErrorTolerance, SyncConfig, TopicConfig, TopicNames};
+pub use config::{Consequence, Deletes, ErrorTolerance, SyncConfig, TopicConfig, TopicNames};
 
 use crate::connector::Progress;
 use crate::id::{DestinationId, ModelId, ModelVersionId, SyncId, SyncVersionId};
@@ -82,6 +82,16 @@ pub struct Sync {
     /// The model version's row.
     #[serde(skip, default = "ModelVersionId::new")]
     pub model_version_id: ModelVersionId,
+}
+
+/// How a sync of a Stream begins anew: its Stream is made again, as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Resync {
+    /// With every row that there is: consumers see each key again, as created.
+    Full,
+    /// With what changes from now on: what is there, and what waits in the Stream, is taken as sent.
+    Position,
 }
 
 /// Where a sync is. Follows the progress record in Kafka; never leads it.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::health::{self, Health};
-use super::{Consequence, Position, Sync, SyncConfig, SyncState, TopicNames, store};
+use super::{Consequence, Position, Resync, Sync, SyncConfig, SyncState, TopicNames, store};
 use crate::access::{Caller, Right};
 use crate::app::App;
 use crate::audit::ops::{Entry, record};
@@ -42,6 +42,7 @@ pub async fn create(app: &App, caller: &Caller, new: NewSync) -> Result<Sync> {
     let mut tx = app.db.tenant(caller.workspace).await?;
     endpoint::kind::<Destination>(&mut tx, new.destination).await?;
     let model = model::ops::read(&mut tx, new.model).await?;
+    new.config.validate_for(&model.spec)?;
     let topic = new.config.topic(&topic_names(&mut tx, &model).await?)?;
     store::insert(&mut tx, id, &new).await?;
     let version = store::NewVersion {
@@ -99,12 +100,15 @@ pub async fn update(app: &App, caller: &Caller, id: SyncId, row_version: i64, pa
     app.registry.find_format(&config.format)?;
     let topic = config.topic(&topic_names(&mut tx, &model).await?)?;
     let model_version_id = if patch.take_current_model { model.version_id } else { current.model_version_id };
+    config.validate_for(&store::model_spec(&mut tx, model_version_id).await?)?;
     let same_model = model_version_id == current.model_version_id;
     let mut consequence = current.config.consequence(&config, topic == current.topic, same_model);
     if current.state == SyncState::Draft && consequence != Consequence::None {
         consequence = Consequence::NextRun; // It has sent nothing yet.
     }
-    refuse_unaccepted(consequence, current.state, &patch.accept, patch.dry_run)?;
+    if !patch.dry_run {
+        refuse_unaccepted(consequence, &current, &patch.accept)?;
+    }
 
     let name = patch.name.as_deref().unwrap_or(&current.name);
     let new_version = config != current.config || !same_model || topic != current.topic;
@@ -126,13 +130,17 @@ pub async fn update(app: &App, caller: &Caller, id: SyncId, row_version: i64, pa
     let changes = json!({ "name": name, "version": version, "consequence": consequence });
     audit(&mut tx, caller, id, "sync.updated", changes).await?;
     let sync = read(&mut tx, id).await?;
+    if !same_model && sync.state != SyncState::Draft {
+        refuse_shared_stream(&mut tx, &sync).await?;
+    }
     if !patch.dry_run {
         tx.commit().await?;
     }
     Ok(Changed { sync, consequence })
 }
 
-/// Starts again from the beginning: a new generation of the same configuration.
+/// Starts again from the beginning: a new generation of the same configuration. A sync of a Stream sends an unfinished
+/// batch again from its start, and then goes on with what waits in the Stream.
 ///
 /// # Errors
 /// `request.wrong_state` while a run is under way.
@@ -159,6 +167,28 @@ pub async fn reset(app: &App, caller: &Caller, id: SyncId) -> Result<Sync> {
     let sync = read(&mut tx, id).await?;
     tx.commit().await?;
     Ok(sync)
+}
+
+/// Checks that a sync may be resynced so. What hides changes wants the sync's name as its confirmation.
+///
+/// # Errors
+/// `request.invalid` for a model that is no Stream, and without the confirmation; `request.wrong_state`.
+pub async fn confirm_resync(app: &App, caller: &Caller, id: SyncId, how: Resync, confirm: Option<&str>) -> Result<()> {
+    caller.may(Right::SyncsWrite)?;
+    let mut tx = app.db.tenant(caller.workspace).await?;
+    let sync = read_locked(&mut tx, id, None).await?;
+    if !matches!(sync.config.mode, ReadMode::Changes { .. }) {
+        let told = "a resync is for syncs of a Stream; `reset` sends every row of a table or statement again";
+        return Err(Error::new(Code::WrongState, told));
+    }
+    if store::runs_seen(&mut tx, id).await?.working {
+        return Err(Error::new(Code::WrongState, "a run of the sync is under way; cancel it or wait for its end"));
+    }
+    if how == Resync::Position && confirm != Some(sync.name.as_str()) {
+        let rule = "must be the sync's name: `position` hides every change that is not sent yet";
+        return Err(Error::invalid("/confirm", rule));
+    }
+    Ok(())
 }
 
 /// Lets a draft run.
@@ -270,18 +300,30 @@ async fn refuse_unready(tx: &mut TenantTx, sync: &Sync) -> Result<()> {
     {
         return Err(Error::new(Code::ModelCursor, format!("the cursor `{cursor}` is not a column of the model")));
     }
+    refuse_shared_stream(tx, sync).await?;
     if sync.config.key == crate::connector::KeyForm::Bare && key.len() != 1 {
         return Err(Error::invalid("/config/key", format!("`bare` wants a key of one column; this has {}", key.len())));
     }
     Ok(())
 }
 
-fn refuse_unaccepted(is: Consequence, state: SyncState, accept: &Option<Consequence>, dry_run: bool) -> Result<()> {
-    let harmless = is != Consequence::NewGeneration || state == SyncState::Draft;
-    if dry_run || harmless || *accept == Some(is) {
+/// What one sync takes out of a Stream another never sees.
+async fn refuse_shared_stream(tx: &mut TenantTx, sync: &Sync) -> Result<()> {
+    match store::other_of_stream(tx, sync).await? {
+        None => Ok(()),
+        Some(other) => {
+            Err(Error::new(Code::StreamInUse, format!("the sync `{other}` takes the changes of this Stream already")))
+        }
+    }
+}
+
+fn refuse_unaccepted(is: Consequence, sync: &Sync, accept: &Option<Consequence>) -> Result<()> {
+    let harmless = is != Consequence::NewGeneration || sync.state == SyncState::Draft;
+    if harmless || *accept == Some(is) {
         return Ok(());
     }
-    let told = format!("{} Repeat with \"accept_consequence\": \"{}\".", is.sentence(), is.as_str());
+    let sentence = is.sentence(&sync.config.mode);
+    let told = format!("{sentence} Repeat with \"accept_consequence\": \"{}\".", is.as_str());
     Err(Error::new(Code::ConsequenceNotAccepted, told))
 }
 
@@ -299,6 +341,7 @@ async fn topic_names(tx: &mut TenantTx, model: &Model) -> Result<TopicNames> {
     let (schema, table) = match &model.spec {
         ModelSpec::Table { schema, table } => (schema.clone(), table.clone()),
         ModelSpec::Sql { .. } => (String::new(), model.name.clone()),
+        ModelSpec::Stream { schema, stream } => (schema.clone(), stream.clone()),
     };
     let database = connection.settings.get("database").and_then(Value::as_str).unwrap_or_default().to_owned();
     Ok(TopicNames {

@@ -179,6 +179,43 @@ pub(crate) async fn model_columns(tx: &mut TenantTx, id: ModelVersionId) -> Resu
     Ok((columns.map(|columns| columns.0), key))
 }
 
+pub(crate) async fn model_spec(tx: &mut TenantTx, id: ModelVersionId) -> Result<ModelSpec> {
+    let spec: Json<ModelSpec> =
+        sqlx::query_scalar("select spec from model_version where workspace_id = $1 and id = $2")
+            .bind(tx.workspace())
+            .bind(id)
+            .fetch_one(tx.conn())
+            .await
+            .map_err(failed("cannot read the model"))?;
+    Ok(spec.0)
+}
+
+/// The name of another sync, active or paused, that takes the changes of the same Stream through the same connection.
+pub(crate) async fn other_of_stream(tx: &mut TenantTx, sync: &Sync) -> Result<Option<String>> {
+    sqlx::query_scalar(
+        "select s.name
+         from model_version as mine
+         join model as m on m.workspace_id = mine.workspace_id and m.id = mine.model_id
+         join model as o on o.workspace_id = m.workspace_id and o.connection_id = m.connection_id
+         join model_version as theirs
+           on theirs.workspace_id = o.workspace_id and theirs.model_id = o.id and theirs.spec = mine.spec
+         join sync_version as v on v.workspace_id = o.workspace_id and v.model_version_id = theirs.id
+         join sync as s on s.workspace_id = v.workspace_id and s.id = v.sync_id and s.current_version = v.version
+         where mine.workspace_id = $1
+           and mine.id = $2
+           and mine.spec ->> 'kind' = 'stream'
+           and s.id <> $3
+           and s.state in ('active', 'paused')
+         limit 1",
+    )
+    .bind(tx.workspace())
+    .bind(sync.model_version_id)
+    .bind(sync.id)
+    .fetch_optional(tx.conn())
+    .await
+    .map_err(failed("cannot look for another sync of the Stream"))
+}
+
 pub(crate) async fn runs_seen(tx: &mut TenantTx, id: SyncId) -> Result<RunsSeen> {
     sqlx::query_as(
         "select exists (select 1 from run

@@ -118,7 +118,8 @@ async fn by_jwt(pool: &PgPool, account: &str, token: &str, now_ms: i64) -> Resul
     let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| INVALID_JWT)?;
     let name = claims.sub.strip_prefix(account).and_then(|rest| rest.strip_prefix('.')).ok_or(INVALID_JWT)?;
     let user = user(pool, name).await.ok_or(INVALID_JWT)?;
-    let fingerprint = claims.iss.strip_prefix(claims.sub.as_str()).and_then(|rest| rest.strip_prefix('.')).ok_or(INVALID_JWT)?;
+    let fingerprint =
+        claims.iss.strip_prefix(claims.sub.as_str()).and_then(|rest| rest.strip_prefix('.')).ok_or(INVALID_JWT)?;
     let key = [&user.public_key_1, &user.public_key_2]
         .into_iter()
         .flatten()

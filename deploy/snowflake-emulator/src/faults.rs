@@ -110,7 +110,9 @@ fn certain() -> f64 {
 impl Rule {
     fn concerns(&self, call: Call, text: &str) -> bool {
         let default: &[Call] = match self.fault {
-            Fault::Accepted { .. } | Fault::TinyPartitions { .. } | Fault::Zombie { .. } | Fault::Fail { .. } => &[Call::Submit],
+            Fault::Accepted { .. } | Fault::TinyPartitions { .. } | Fault::Zombie { .. } | Fault::Fail { .. } => {
+                &[Call::Submit]
+            }
             Fault::ShortPartition | Fault::CorruptGzip => &[Call::Partition],
             Fault::ResultExpired => &[Call::Poll, Call::Partition],
             Fault::Incomplete => &[Call::Submit, Call::Poll],

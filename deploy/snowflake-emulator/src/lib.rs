@@ -30,6 +30,12 @@ use statements::Statements;
 /// Sessions at once; more wait.
 const CONNECTIONS_MAX: u32 = 24;
 
+/// A client for HTTP. TLS has no default implementation in the workspace, and each client wants to know one.
+pub fn http_client() -> reqwest::ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+}
+
 /// The emulator: one account.
 pub struct Emulator {
     pub pool: PgPool,
@@ -51,7 +57,10 @@ impl Emulator {
     pub async fn open(database_url: &str, account: &str) -> Result<Arc<Self>, sqlx::Error> {
         let options: PgConnectOptions = database_url.parse()?;
         // Wide pages of SQL are bound per statement: nothing is gained by keeping plans.
-        let options = options.statement_cache_capacity(64).application_name("snowflake-emulator").options([("client_min_messages", "warning")]);
+        let options = options
+            .statement_cache_capacity(64)
+            .application_name("snowflake-emulator")
+            .options([("client_min_messages", "warning")]);
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(Duration::from_secs(120))

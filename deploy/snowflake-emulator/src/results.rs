@@ -82,7 +82,9 @@ impl Writer {
                 self.buffer.push(b',');
             }
             match cell {
-                Some(text) if self.semi_structured.get(at) == Some(&true) => write_text(&mut self.buffer, &pretty(text)),
+                Some(text) if self.semi_structured.get(at) == Some(&true) => {
+                    write_text(&mut self.buffer, &pretty(text))
+                }
                 Some(text) => write_text(&mut self.buffer, text),
                 None if self.cut.null_as_text => self.buffer.extend_from_slice(b"\"null\""),
                 None => self.buffer.extend_from_slice(b"null"),
@@ -215,7 +217,10 @@ mod tests {
 
     #[test]
     fn json_is_printed_a_member_a_line_and_numbers_stay_as_they_are() {
-        assert_eq!(pretty(r#"{"a": 1.50, "b": ["x, {y}", {}]}"#), "{\n  \"a\": 1.50,\n  \"b\": [\n    \"x, {y}\",\n    {}\n  ]\n}");
+        assert_eq!(
+            pretty(r#"{"a": 1.50, "b": ["x, {y}", {}]}"#),
+            "{\n  \"a\": 1.50,\n  \"b\": [\n    \"x, {y}\",\n    {}\n  ]\n}"
+        );
         assert_eq!(pretty(r#""a \" : b""#), r#""a \" : b""#);
     }
 }

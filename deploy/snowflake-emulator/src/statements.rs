@@ -241,7 +241,12 @@ async fn open(emulator: &Emulator, submitted: &Submitted, user: User, request: &
     Ok(Session::new(connection, emulator.clock.clone(), around, request.cut))
 }
 
-async fn run_all(emulator: &Arc<Emulator>, submitted: &Arc<Submitted>, session: &mut Session, request: &Request) -> Result<ResultSet, SqlError> {
+async fn run_all(
+    emulator: &Arc<Emulator>,
+    submitted: &Arc<Submitted>,
+    session: &mut Session,
+    request: &Request,
+) -> Result<ResultSet, SqlError> {
     let pieces = parse::split(&request.text)?;
     if pieces.is_empty() {
         return Err(SqlError::compilation("000900", "42601", "Empty SQL statement."));

@@ -54,7 +54,13 @@ impl Emulator {
     ///
     /// # Errors
     /// `RowNotFound` when there is no such user.
-    pub async fn create_token(&self, user: &str, kind: &str, lifetime_s: i64, family: &str) -> Result<String, sqlx::Error> {
+    pub async fn create_token(
+        &self,
+        user: &str,
+        kind: &str,
+        lifetime_s: i64,
+        family: &str,
+    ) -> Result<String, sqlx::Error> {
         if auth::user(&self.pool, user).await.is_none() {
             return Err(sqlx::Error::RowNotFound);
         }

@@ -1,325 +1,47 @@
-//! `freshet bench postgres-kafka`: the same rows by five ways, round after round.
+//! `freshet bench postgres-kafka`: the same rows of a table by five ways, round after round.
 
-use std::collections::BTreeMap;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use anyhow::{Context as _, bail, ensure};
-use clap::Args;
-use freshet_core::access::Caller;
-use freshet_core::app::App;
 use freshet_core::connector::ModelSpec;
-use freshet_core::endpoint::{Connection, Destination, ops as endpoint};
-use freshet_core::id::{DestinationId, ModelId, RequestId, RunId, SyncId};
-use freshet_core::operation::{self, Question};
-use freshet_core::run::{self, Run, RunState};
-use freshet_core::settings::Settings;
-use freshet_core::vault::Vault;
-use freshet_core::{db, model, sync, workspace};
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use freshet_core::id::RequestId;
 use serde_json::json;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use super::field::{self, Options, Place, SAMPLE_ROWS, execute, with_database};
 use super::grounds::Grounds;
-use super::meter::{Figures, Report, Taken, cpu_s, peak_rss_mib};
-use crate::wire;
-
-const PARTITIONS: i32 = 6;
-/// Rows that the bare producer takes its sample from.
-const SAMPLE_ROWS: u64 = 20_000;
-/// How often a run is asked whether it has ended.
-const ASK: Duration = Duration::from_millis(10);
-/// How long one case may take.
-const PATIENCE: Duration = Duration::from_secs(1_800);
-
-/// The cases, in the order of the table.
-const CASES: &[&str] = &["bare_producer", "exactly_once", "effectively_once", "python_tuned", "python_exporter"];
-
-#[derive(Debug, Args)]
-pub struct Options {
-    /// Rows that Freshet and the bare producer send
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(20_000..))]
-    rows: u64,
-    /// Rows that the Python exporters send, at most: one of them holds all of them in memory, 2 KB each
-    #[arg(long, default_value_t = 300_000)]
-    python_rows: u64,
-    /// Rounds; the medians are told
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: u16,
-    /// Only these cases
-    #[arg(long = "case", value_parser = clap::builder::PossibleValuesParser::new(CASES))]
-    cases: Vec<String>,
-    /// The value's shape
-    #[arg(long, default_value = "debezium", value_parser = ["debezium", "row"])]
-    envelope: String,
-    /// One line of JSON at the end
-    #[arg(long)]
-    json: bool,
-}
 
 /// Measures, and prints the report.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    if cfg!(debug_assertions) {
-        bail!("figures of a debug build say nothing; run: cargo run --release -p freshet -- bench postgres-kafka");
-    }
+    field::refuse_debug_build()?;
     let grounds = Grounds::find()?;
-    let field = Field::new(&grounds, &options).await?;
-    let asked = |case: &str| options.cases.is_empty() || options.cases.iter().any(|name| name == case);
-    let cases: Vec<_> = CASES.iter().copied().filter(|case| asked(case)).collect();
+    let place = place(&grounds, options.rows).await?;
+    field::run(&grounds, place, &options).await
+}
 
-    let mut taken: BTreeMap<&'static str, Vec<Taken>> = BTreeMap::new();
-    for round in 1..=options.rounds {
-        for case in &cases {
-            let found = field.measure(case, &options).await.with_context(|| (*case).to_owned())?;
-            let rate = found.rows as f64 / found.seconds;
-            eprintln!("round {round}: {case}: {} rows in {:.1} s, {rate:.0} rows/s", found.rows, found.seconds);
-            taken.entry(case).or_default().push(found);
-        }
-    }
-    let mut report = Report {
+async fn place(grounds: &Grounds, rows: u64) -> anyhow::Result<Place> {
+    let server = grounds.get("FRESHET_TEST_DATABASE_URL")?;
+    let database = format!("bench_source_{}", RequestId::new());
+    execute(server, &format!("create database {database}")).await?;
+    let url = with_database(server, &database);
+    eprintln!("making {rows} rows");
+    execute(&url, &format!("set bench.rows = {rows};{}", include_str!("../../bench/orders.sql"))).await?;
+    execute(&url, "vacuum (analyze, freeze) orders").await?;
+
+    let address: sqlx::postgres::PgConnectOptions = server.parse()?;
+    let settings = json!({
+        "host": address.get_host(), "port": address.get_port(), "database": database, "user": "postgres",
+        "password": "postgres", "tls": {"mode": "disable"}, "allow_superuser": true,
+    });
+    Ok(Place {
         benchmark: "postgres-kafka",
-        rounds: options.rounds.into(),
-        cases: taken.iter().map(|(case, rounds)| (*case, Figures::of(rounds))).collect(),
-        ratios: BTreeMap::new(),
-    };
-    for peer in ["bare_producer", "effectively_once", "python_tuned", "python_exporter"] {
-        report.compare("exactly_once", peer);
-    }
-    report.compare("effectively_once", "bare_producer");
-    field.clean().await?;
-    report.print(CASES, options.json)
-}
-
-/// Rows, a Freshet of its own with a workspace, and a topic for the bare producer's sample.
-struct Field<'a> {
-    grounds: &'a Grounds,
-    app: App,
-    caller: Caller,
-    model: ModelId,
-    destination: DestinationId,
-    admin: AdminClient<DefaultClientContext>,
-    bootstrap: &'a str,
-    source_url: String,
-    names: [String; 2],
-    sample: String,
-}
-
-impl<'a> Field<'a> {
-    async fn new(grounds: &'a Grounds, options: &Options) -> anyhow::Result<Self> {
-        let (server, bootstrap) = (grounds.get("FRESHET_TEST_DATABASE_URL")?, grounds.get("FRESHET_TEST_KAFKA")?);
-        let id = RequestId::new();
-        let [control, source] = [format!("bench_{id}"), format!("bench_source_{id}")];
-        execute(server, &format!("create database {control} owner freshet_owner")).await?;
-        execute(server, &format!("create database {source}")).await?;
-        let source_url = with_database(server, &source);
-        eprintln!("making {} rows", options.rows);
-        let rows = format!("set bench.rows = {};", options.rows);
-        execute(&source_url, &format!("{rows}{}", include_str!("../../bench/orders.sql"))).await?;
-        execute(&source_url, "vacuum (analyze, freeze) orders").await?;
-
-        let owner = with_database(grounds.get("FRESHET_OWNER_DATABASE_URL")?, &control);
-        db::migrate(&Settings::with(&[("owner_database_url", &owner)])?).await?;
-        let url = with_database(grounds.get("FRESHET_DATABASE_URL")?, &control);
-        let keys = format!("bench={}", Vault::draw_master_key());
-        let app = wire::app(Settings::with(&[("database_url", &url), ("master_keys", &keys)])?).await?;
-        let made = workspace::ops::create(&app, "bench", "bench").await?;
-        let caller = Caller::command(made.id);
-
-        let address: sqlx::postgres::PgConnectOptions = server.parse()?;
-        let settings = json!({
-            "host": address.get_host(), "port": address.get_port(), "database": source, "user": "postgres",
-            "password": "postgres", "tls": {"mode": "disable"}, "allow_superuser": true,
-        });
-        let connection = endpoint::create::<Connection>(&app, &caller, "postgres", "orders", settings).await?;
-        let spec = ModelSpec::Table { schema: "public".into(), table: "orders".into() };
-        let model = model::ops::create(&app, &caller, connection.id, "orders", &spec, &["id".to_owned()]).await?;
-        let settings = json!({"bootstrap_servers": bootstrap, "security": {"protocol": "plaintext"}});
-        let destination = endpoint::create::<Destination>(&app, &caller, "kafka", "kafka", settings).await?;
-
-        let admin = ClientConfig::new().set("bootstrap.servers", bootstrap).create()?;
-        let (names, sample) = ([control, source], format!("bench.{id}.sample"));
-        let field = Self {
-            grounds,
-            app,
-            caller,
-            model: model.id,
-            destination: destination.id,
-            admin,
-            bootstrap,
-            source_url,
-            names,
-            sample,
-        };
-        field.take_sample(options).await?;
-        Ok(field)
-    }
-
-    /// Describes the model and sends a few rows, all of which the bare producer needs.
-    async fn take_sample(&self, options: &Options) -> anyhow::Result<()> {
-        let worker = self.worker()?;
-        let (app, caller) = (&self.app, &self.caller);
-        let asked = operation::ops::ask(app, caller, Question::DescribeModel { model: self.model }).await?;
-        loop {
-            let found = operation::ops::get(app, caller, asked.id).await?;
-            match found.state.as_str() {
-                "succeeded" => break,
-                "failed" => bail!("the model was not described: {:?}", found.error),
-                _ => tokio::time::sleep(ASK).await,
-            }
-        }
-        let spec = ModelSpec::Sql { sql: format!("select * from public.orders where id <= {SAMPLE_ROWS}") };
-        let connection = model::ops::get(app, caller, self.model).await?.connection_id;
-        let model = model::ops::create(app, caller, connection, "sample", &spec, &["id".to_owned()]).await?;
-        let asked = operation::ops::ask(app, caller, Question::DescribeModel { model: model.id }).await?;
-        while operation::ops::get(app, caller, asked.id).await?.state != "succeeded" {
-            tokio::time::sleep(ASK).await;
-        }
-        let sync = self.sync(model.id, &self.sample, "exactly_once", &options.envelope).await?;
-        self.finished(run::ops::request(app, caller, sync).await?.0.id).await?;
-        worker.stop()
-    }
-
-    async fn measure(&self, case: &str, options: &Options) -> anyhow::Result<Taken> {
-        let topic = format!("bench.{}", RequestId::new());
-        let python_rows = options.rows.min(options.python_rows);
-        let taken = match case {
-            "bare_producer" => {
-                self.make_topic(&topic).await?;
-                let mut command = Command::new(std::env::current_exe()?);
-                command.args(["bench", "bare-producer", "--bootstrap", self.bootstrap, "--sample", &self.sample]);
-                tell(command.args(["--topic", &topic, "--rows", &options.rows.to_string()]))?
-            }
-            "python_exporter" | "python_tuned" => {
-                self.make_topic(&topic).await?;
-                let mut command = self.grounds.python(&format!("{case}.py"));
-                tell(command.args([&self.source_url, self.bootstrap, &topic, &python_rows.to_string()]))?
-            }
-            guarantee => self.freshet(&topic, guarantee, options).await?,
-        };
-        self.admin.delete_topics(&[&topic], &AdminOptions::new()).await?;
-        Ok(taken)
-    }
-
-    /// One run of a sync, by a worker that has just been started.
-    async fn freshet(&self, topic: &str, guarantee: &str, options: &Options) -> anyhow::Result<Taken> {
-        let sync = self.sync(self.model, topic, guarantee, &options.envelope).await?;
-        let worker = self.worker()?;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let pid = worker.0.id();
-        let (since, cpu) = (Instant::now(), cpu_s(pid)?);
-        let requested = run::ops::request(&self.app, &self.caller, sync).await?.0;
-        let found = self.finished(requested.id).await?;
-        let taken = Taken {
-            rows: u64::try_from(found.counts.published)?,
-            bytes: u64::try_from(found.counts.bytes)?,
-            seconds: since.elapsed().as_secs_f64(),
-            cpu_s: cpu_s(pid)? - cpu,
-            peak_rss_mib: peak_rss_mib(pid)?,
-        };
-        ensure!(taken.rows == options.rows, "{} of {} rows were published", taken.rows, options.rows);
-        worker.stop()?;
-        Ok(taken)
-    }
-
-    async fn sync(&self, model: ModelId, topic: &str, guarantee: &str, envelope: &str) -> anyhow::Result<SyncId> {
-        let config = json!({
-            "topic": {"name": topic, "create": {"partitions": PARTITIONS}}, "guarantee": guarantee,
-            "envelope": envelope,
-        });
-        let new = sync::ops::NewSync {
-            name: topic.to_owned(),
-            model,
-            destination: self.destination,
-            config: serde_json::from_value(config)?,
-        };
-        let made = sync::ops::create(&self.app, &self.caller, new).await?;
-        sync::ops::activate(&self.app, &self.caller, made.id).await?;
-        Ok(made.id)
-    }
-
-    async fn finished(&self, id: RunId) -> anyhow::Result<Run> {
-        let since = Instant::now();
-        loop {
-            let found = run::ops::get(&self.app, &self.caller, id).await?;
-            if found.state == RunState::Succeeded {
-                return Ok(found);
-            }
-            ensure!(!found.state.is_final(), "the run ended {:?}: {:?}", found.state, found.failure);
-            ensure!(since.elapsed() < PATIENCE, "the run did not end within {PATIENCE:?}");
-            tokio::time::sleep(ASK).await;
-        }
-    }
-
-    fn worker(&self) -> anyhow::Result<Worker> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .arg("worker")
-            .env("FRESHET_DATABASE_URL", self.app.settings.database_url.expose())
-            .env("FRESHET_MASTER_KEYS", self.app.settings.master_keys.expose())
-            .env("FRESHET_LOG", "warn")
-            .env_remove("FRESHET_OWNER_DATABASE_URL")
-            .stdout(Stdio::null());
-        Ok(Worker(command.spawn()?))
-    }
-
-    async fn make_topic(&self, topic: &str) -> anyhow::Result<()> {
-        let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(-1));
-        for made in self.admin.create_topics(&[new], &AdminOptions::new()).await? {
-            made.map_err(|(name, code)| anyhow::anyhow!("topic {name}: {code}"))?;
-        }
-        Ok(())
-    }
-
-    /// Leaves nothing behind but the topics that Kafka has not deleted yet.
-    async fn clean(&self) -> anyhow::Result<()> {
-        self.admin.delete_topics(&[&self.sample], &AdminOptions::new()).await?;
-        self.app.db.close().await;
-        for name in &self.names {
-            let server = self.grounds.get("FRESHET_TEST_DATABASE_URL")?;
-            execute(server, &format!("drop database {name} with (force)")).await?;
-        }
-        Ok(())
-    }
-}
-
-/// A worker process; killed when dropped.
-struct Worker(Child);
-
-impl Worker {
-    fn stop(mut self) -> anyhow::Result<()> {
-        let pid = libc::pid_t::try_from(self.0.id())?;
-        // SAFETY: a signal to a child that has not been waited for yet.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
-        self.0.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Runs a case that measures itself: its last line says what it took.
-fn tell(command: &mut Command) -> anyhow::Result<Taken> {
-    let done = command.stderr(Stdio::inherit()).output()?;
-    ensure!(done.status.success(), "it ended with {}", done.status);
-    let text = String::from_utf8(done.stdout)?;
-    Ok(serde_json::from_str(text.trim().lines().last().context("it said nothing")?)?)
-}
-
-async fn execute(url: &str, sql: &str) -> anyhow::Result<()> {
-    let mut connection = PgConnection::connect(url).await?;
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await?;
-    connection.close().await?;
-    Ok(())
-}
-
-fn with_database(url: &str, name: &str) -> String {
-    let (server, _) = url.rsplit_once('/').unwrap_or((url, ""));
-    format!("{server}/{name}")
+        connection: ("postgres", settings),
+        model: ModelSpec::Table { schema: "public".into(), table: "orders".into() },
+        sample: ModelSpec::Sql { sql: format!("select * from public.orders where id <= {SAMPLE_ROWS}") },
+        key: "id",
+        guarantees: &["exactly_once", "effectively_once"],
+        exporters: vec![
+            ("python_tuned", "python_tuned.py", vec![url.clone()]),
+            ("python_exporter", "python_exporter.py", vec![url]),
+        ],
+        settings: Vec::new(),
+        databases: vec![database],
+        server: None,
+    })
 }

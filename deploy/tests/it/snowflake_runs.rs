@@ -3,19 +3,25 @@
 //! The emulator is a program of its own: `cargo build -p snowflake-emulator`, or its path in
 //! `FRESHET_TEST_SNOWFLAKE_EMULATOR`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use freshet_core::connector::{ModelSpec, Registry};
 use freshet_core::endpoint::{Connection, Destination, ops as endpoint};
+use freshet_core::error::Code;
 use freshet_core::id::{RequestId, SyncId};
+use freshet_core::operation::{self, Question};
+use freshet_core::run::{Failure, RunState};
+use freshet_core::sync::Resync;
 use freshet_core::testing::{Bench, make_source, surroundings, with_database};
-use freshet_core::{model, sync};
+use freshet_core::{model, run, sync};
 use freshet_worker::sources;
+use freshet_worker::sources::snowflake::client::http_client;
 use serde_json::{Value, json};
 
-use crate::shop::{Shop, each_once};
+use crate::shop::{Seen, Shop, each_once};
 
 /// A running emulator with the database SHOP.
 struct Emulator {
@@ -79,11 +85,28 @@ impl Emulator {
         self.sql(&format!("insert into \"orders\" values {}", values.join(", ")));
     }
 
-    /// An active sync of `orders` to a topic of its own.
+    /// The table `orders`, and an active sync of it to a topic of its own.
     async fn sync(&self, config: Value) -> Shop {
         self.sql(
             "create table \"orders\" (\"id\" number(38,0) primary key, \"name\" varchar, \"amount\" number(12,2))",
         );
+        let spec = ModelSpec::Table { schema: "PUBLIC".into(), table: "orders".into() };
+        self.sync_of(spec, &["id"], config).await
+    }
+
+    /// The table `orders`, the Stream FRESHET.S on it, and an active sync of that.
+    async fn stream_sync(&self) -> Shop {
+        self.sql(
+            "create table \"orders\" (\"id\" number(38,0) primary key, \"name\" varchar, \"amount\" number(12,2))",
+        );
+        self.sql("create stream FRESHET.S on table \"orders\"");
+        let spec = ModelSpec::Stream { schema: "FRESHET".into(), stream: "S".into() };
+        // The key is the table's own.
+        self.sync_of(spec, &[], json!({"mode": {"kind": "changes"}})).await
+    }
+
+    /// An active sync to a topic of its own.
+    async fn sync_of(&self, spec: ModelSpec, key: &[&str], config: Value) -> Shop {
         let hosts = self.url.trim_start_matches("http://").to_owned();
         let registry = freshet_worker::register(Registry::default());
         let settings = freshet_core::settings::Settings::with(&[("snowflake_hosts", &hosts)]).unwrap();
@@ -95,8 +118,8 @@ impl Emulator {
             "late_commit_s": 0, "sign_in": {"kind": "access_token", "token": token.trim()},
         });
         let connection = endpoint::create::<Connection>(app, caller, "snowflake", "shop", settings).await.unwrap();
-        let spec = ModelSpec::Table { schema: "PUBLIC".into(), table: "orders".into() };
-        let model = model::ops::create(app, caller, connection.id, "orders", &spec, &["id".into()]).await.unwrap();
+        let key: Vec<_> = key.iter().map(|name| (*name).to_owned()).collect();
+        let model = model::ops::create(app, caller, connection.id, "orders", &spec, &key).await.unwrap();
         let kafka =
             json!({"bootstrap_servers": surroundings("FRESHET_TEST_KAFKA"), "security": {"protocol": "plaintext"}});
         let destination = endpoint::create::<Destination>(app, caller, "kafka", "cluster", kafka).await.unwrap();
@@ -120,20 +143,78 @@ impl Emulator {
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let shop = Shop { bench, source: String::new(), sync: made, topic, environment };
-        let (app, caller) = (&shop.bench.app, &shop.bench.caller);
-        let asked = freshet_core::operation::Question::DescribeModel { model: model.id };
-        let asked = freshet_core::operation::ops::ask(app, caller, asked).await.unwrap();
         let worker = shop.worker();
-        crate::shop::until("the model is described", async || {
-            let found = freshet_core::operation::ops::get(app, caller, asked.id).await.unwrap();
-            assert_ne!(found.state, "failed", "{:?}", found.error);
-            (found.state == "succeeded").then_some(())
-        })
-        .await;
+        answered(&shop, Question::DescribeModel { model: model.id }).await.unwrap();
         drop(worker);
-        sync::ops::activate(app, caller, made).await.unwrap();
+        sync::ops::activate(&shop.bench.app, &shop.bench.caller, made).await.unwrap();
         shop
     }
+
+    /// The rows of `orders` that the emulator shows, by id.
+    fn orders(&self) -> BTreeMap<i64, Value> {
+        let printed = self.sql("select * from \"orders\"");
+        let lines: Vec<_> = printed.lines().skip(2).collect();
+        let (count, lines) = lines.split_last().unwrap();
+        assert_eq!(*count, format!("({} rows)", lines.len()));
+        let row = |line: &&str| {
+            let [id, name, amount] = line.split('|').map(str::trim).collect::<Vec<_>>()[..] else { panic!("{line}") };
+            let amount: Value = serde_json::from_str(amount).unwrap();
+            let id: i64 = id.parse().unwrap();
+            (id, json!({"id": id, "name": name, "amount": amount}))
+        };
+        lines.iter().map(row).collect()
+    }
+
+    /// Asks the emulator itself, `path` after `/emulator/`.
+    async fn admin(&self, method: &str, path: &str, body: Value) -> Value {
+        let url = format!("{}/emulator/{path}", self.url);
+        let request = http_client().unwrap().request(method.parse().unwrap(), url).json(&body);
+        request.send().await.unwrap().json().await.unwrap()
+    }
+}
+
+/// Asks a question of whichever worker runs.
+async fn answered(shop: &Shop, question: Question) -> Result<Value, Failure> {
+    let (app, caller) = (&shop.bench.app, &shop.bench.caller);
+    let asked = operation::ops::ask(app, caller, question).await.unwrap();
+    crate::shop::until("the question is answered", async || {
+        let found = operation::ops::get(app, caller, asked.id).await.unwrap();
+        match found.error {
+            Some(error) => Some(Err(error)),
+            None => found.result.map(Ok),
+        }
+    })
+    .await
+}
+
+/// What a table has that takes every record in order: each update's image before is what was there, each delete has
+/// its tombstone right behind, and each id comes once.
+fn replayed(seen: &[Seen]) -> BTreeMap<i64, Value> {
+    let mut table = BTreeMap::new();
+    let mut ids = BTreeSet::new();
+    let mut deleted: BTreeMap<i64, String> = BTreeMap::new();
+    for record in seen {
+        let key = record.key.as_ref().unwrap()["id"].as_i64().unwrap();
+        let id = record.headers["freshet-id"].clone();
+        assert!(ids.insert(id.clone()), "{id} came twice");
+        if let Some(delete) = deleted.remove(&key) {
+            assert_eq!((id, &record.value), (format!("{delete}.t"), &Value::Null), "a tombstone follows a delete");
+            continue;
+        }
+        let (before, after) = (&record.value["before"], &record.value["after"]);
+        assert_eq!(record.headers["freshet-op"], record.value["op"].as_str().unwrap());
+        match record.value["op"].as_str().unwrap() {
+            "c" => assert_eq!(table.insert(key, after.clone()), None, "{key} was there"),
+            "u" => assert_eq!(table.insert(key, after.clone()).as_ref(), Some(before)),
+            "d" => {
+                assert_eq!(table.remove(&key).as_ref(), Some(before));
+                deleted.insert(key, id);
+            }
+            other => panic!("{other}"),
+        }
+    }
+    assert!(deleted.is_empty(), "{deleted:?} have no tombstone");
+    table
 }
 
 #[tokio::test]
@@ -174,4 +255,197 @@ async fn incremental_runs_send_what_is_new_and_nothing_else() {
     assert_eq!(idle.counts.published, 0);
     assert_eq!(more.counts.published, 10);
     each_once(&shop.committed(), 1..=260);
+}
+
+#[tokio::test]
+async fn a_streams_topic_replays_to_its_table_with_images_and_tombstones() {
+    let emulator = Emulator::start().await;
+    let shop = emulator.stream_sync().await;
+    emulator.add_orders(1..=250);
+    let _worker = shop.worker();
+
+    let first = shop.run_to_the_end().await;
+    emulator.sql(
+        "update \"orders\" set \"amount\" = 0.10 where \"id\" <= 100; delete from \"orders\" where \"id\" between 90 and 120;
+         update \"orders\" set \"id\" = 1000 where \"id\" = 1; insert into \"orders\" values (90, 'again', 1)",
+    );
+    let second = shop.run_to_the_end().await;
+
+    assert_eq!((first.counts.created, first.counts.published), (250, 250));
+    // 88 updates, one more of a row made again; 30 deletes and one by a change of key, each with its tombstone.
+    let counts = second.counts;
+    assert_eq!((counts.updated, counts.deleted, counts.created), (89, 31, 1));
+    assert_eq!((counts.read, counts.published), (121, 121 + 31));
+    assert_eq!(replayed(&shop.committed()), emulator.orders());
+}
+
+#[tokio::test]
+async fn an_idle_streams_runs_need_no_warehouse_by_the_emulators_own_count() {
+    let emulator = Emulator::start().await;
+    let shop = emulator.stream_sync().await;
+    emulator.add_orders(1..=10);
+    let _worker = shop.worker();
+    shop.run_to_the_end().await;
+    emulator.admin("DELETE", "accounting", json!({})).await;
+
+    for _ in 0..5 {
+        assert_eq!(shop.run_to_the_end().await.outcome.as_deref(), Some("no_changes"));
+    }
+
+    let account = emulator.admin("GET", "accounting", json!({})).await;
+    assert_eq!(account["warehouse_count"], 0, "{account}");
+    assert!(account["metadata_only_count"].as_i64().unwrap() >= 5, "{account}");
+    assert_eq!(replayed(&shop.committed()), emulator.orders());
+}
+
+#[tokio::test]
+async fn workers_die_while_changes_go_on_and_the_topic_still_replays_to_the_table() {
+    let emulator = Emulator::start().await;
+    let shop = emulator.stream_sync().await;
+    let mut worker = shop.worker();
+    for round in 0..4_i64 {
+        let first = round * 1_000 + 1;
+        emulator.add_orders(first..=first + 999);
+        emulator.sql(&format!(
+            "update \"orders\" set \"name\" = 'round {round}' where \"id\" % 3 = {}; delete from \"orders\" where \"id\" % 7 = {round}",
+            round % 3
+        ));
+        let run = shop.run().await;
+        crate::shop::until("the run publishes", async || {
+            let found = shop.found(run).await;
+            (found.state == RunState::Publishing || found.state.is_final()).then_some(())
+        })
+        .await;
+        tokio::time::sleep(std::time::Duration::from_millis(100 * round.unsigned_abs())).await;
+        worker.signal("-KILL");
+        worker = shop.worker();
+        // What changes now is for the next batch, whatever is sealed already.
+        emulator.sql("update \"orders\" set \"amount\" = \"amount\" + 1 where \"id\" % 5 = 0");
+        let ended = shop.ended(run).await;
+        assert!(ended.failure.is_none(), "{:?}", ended.failure);
+    }
+
+    shop.run_to_the_end().await;
+
+    assert_eq!(replayed(&shop.committed()), emulator.orders());
+    assert_eq!(shop.run_to_the_end().await.outcome.as_deref(), Some("no_changes"));
+}
+
+#[tokio::test]
+async fn what_a_zombie_took_out_of_the_stream_is_adopted_and_goes_first() {
+    let emulator = Emulator::start().await;
+    let shop = emulator.stream_sync().await;
+    emulator.add_orders(1..=5);
+    // The first worker's statement is held back, and the worker dies waiting for it.
+    let held = json!({"kind": "zombie", "count": 1, "statement": "create transient"});
+    emulator.admin("PUT", "faults", json!({"rules": [held]})).await;
+    let first = shop.worker();
+    let run = shop.run().await;
+    crate::shop::until("the statement is held", async || {
+        let rules = emulator.admin("GET", "faults", json!({})).await;
+        (rules["rules"][0]["struck"].as_i64() == Some(1)).then_some(())
+    })
+    .await;
+    first.signal("-KILL");
+    drop(first);
+    let _second = shop.worker();
+    let ended = shop.ended(run).await;
+    assert!(ended.failure.is_none(), "{:?}", ended.failure);
+    // The delivered table is gone, as it is once it is old; then the held statement runs after all.
+    let printed = emulator.sql("show tables in schema FRESHET");
+    let table = printed.split_whitespace().find(|word| word.starts_with("FRESHET_STG_")).unwrap();
+    emulator.sql(&format!("drop table FRESHET.\"{table}\""));
+    emulator.sql("update \"orders\" set \"name\" = 'taken by the zombie'");
+    emulator.admin("POST", "zombies/release", json!({})).await;
+    crate::shop::until("the zombie has its rows", async || {
+        emulator.sql("show tables in schema FRESHET").contains(table).then_some(())
+    })
+    .await;
+    emulator.sql("update \"orders\" set \"name\" = 'after the zombie'; delete from \"orders\" where \"id\" = 5");
+
+    let adopted = shop.run_to_the_end().await;
+    let last = shop.run_to_the_end().await;
+
+    assert_eq!((adopted.counts.updated, last.counts.updated, last.counts.deleted), (5, 4, 1));
+    let told = run::ops::events(&shop.bench.app, &shop.bench.caller, adopted.id, 0).await.unwrap();
+    assert!(told.iter().any(|event| event.code == "source.table_adopted" && event.level == "warning"), "{told:?}");
+    assert_eq!(replayed(&shop.committed()), emulator.orders());
+}
+
+#[tokio::test]
+async fn a_stale_stream_fails_the_run_and_a_resync_sends_every_row() {
+    let emulator = Emulator::start().await;
+    let shop = emulator.stream_sync().await;
+    let (app, caller) = (&shop.bench.app, &shop.bench.caller);
+    emulator.add_orders(1..=20);
+    let _worker = shop.worker();
+    shop.run_to_the_end().await;
+    emulator.add_orders(21..=30);
+    emulator.admin("POST", "streams/stale", json!({"stream": "SHOP.FRESHET.S"})).await;
+    let run = shop.run().await;
+
+    let failed = shop.ended(run).await;
+    let unconfirmed = sync::ops::confirm_resync(app, caller, shop.sync, Resync::Position, None).await.unwrap_err();
+    sync::ops::confirm_resync(app, caller, shop.sync, Resync::Full, None).await.unwrap();
+    let made = answered(&shop, Question::ResyncSync { sync: shop.sync, how: Resync::Full }).await.unwrap();
+    let resynced = shop.run_to_the_end().await;
+
+    assert_eq!(failed.failure.unwrap().code, Code::SnowflakeStale.as_str());
+    assert_eq!(failed.attempt_count, 1);
+    assert_eq!(unconfirmed.code, Code::Invalid);
+    let statement = made["stream"]["statement"].as_str().unwrap();
+    assert!(statement.starts_with("create or replace stream \"FRESHET\".\"S\" on table"), "{statement}");
+    assert_eq!((resynced.counts.created, resynced.counts.published), (30, 30));
+    let seen: BTreeSet<_> = shop.committed().iter().map(|seen| seen.headers["freshet-id"].clone()).collect();
+    assert_eq!(seen.len(), 50);
+    emulator.sql("delete from \"orders\" where \"id\" = 30");
+    assert_eq!(shop.run_to_the_end().await.counts.deleted, 1);
+    let (_, _, position) = sync::ops::get(app, caller, shop.sync).await.unwrap();
+    assert!(position.unwrap().carry.unwrap()["stream"]["stale_after"].is_string());
+}
+
+#[tokio::test]
+async fn a_second_sync_of_a_stream_is_refused() {
+    let emulator = Emulator::start().await;
+    let shop = emulator.stream_sync().await;
+    let (app, caller) = (&shop.bench.app, &shop.bench.caller);
+    let (first, ..) = sync::ops::get(app, caller, shop.sync).await.unwrap();
+    let mut config = first.config.clone();
+    config.topic.name = format!("{}.too", shop.topic);
+    let new = |config| sync::ops::NewSync {
+        name: "orders too".into(),
+        model: first.model_id,
+        destination: first.destination_id,
+        config,
+    };
+
+    let second = sync::ops::create(app, caller, new(config.clone())).await.unwrap();
+    let refused = sync::ops::activate(app, caller, second.id).await.unwrap_err();
+    config.mode = freshet_core::connector::ReadMode::Full;
+    let unfit = sync::ops::create(app, caller, new(config)).await.unwrap_err();
+
+    assert_eq!(refused.code, Code::StreamInUse);
+    assert_eq!(unfit.fields[0].pointer, "/config/mode/kind");
+    sync::ops::pause(app, caller, shop.sync).await.unwrap();
+    sync::ops::archive(app, caller, shop.sync).await.unwrap();
+    sync::ops::activate(app, caller, second.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_run_knows_what_it_asked_of_snowflake() {
+    let emulator = Emulator::start().await;
+    let shop = emulator.sync(json!({"mode": {"kind": "full"}})).await;
+    emulator.add_orders(1..=120);
+    let _worker = shop.worker();
+
+    let ended = shop.run_to_the_end().await;
+    let (total, queries) = run::ops::queries(&shop.bench.app, &shop.bench.caller, ended.id).await.unwrap();
+
+    let computed: Vec<_> =
+        queries.iter().filter(|query| query.is_computed).map(|query| query.statement.as_str()).collect();
+    assert_eq!(computed, ["select", "create transient table if not exists", "select", "select"], "{queries:?}");
+    let read = queries.iter().find(|query| query.row_count == 120).expect("the statement that read the batch");
+    assert!(read.byte_count > 0 && read.credits > 0.0 && !read.query_id.is_empty(), "{read:?}");
+    assert_eq!(total.query_count, i64::try_from(queries.len()).unwrap());
+    assert!(total.computed_s > 0.0 && total.computed_s < 60.0, "{total:?}");
 }

@@ -12,7 +12,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use freshet_core::connector::{
-    Cell, Change, ChangeMeta, EncodeError, EncodePlan, Encoder, Envelope, FormatKind, KeyForm, NumberForm, Row,
+    Cell, Change, ChangeMeta, EncodeError, EncodePlan, Encoder, Envelope, FormatKind, KeyForm, NumberForm, Op, Row,
 };
 use freshet_core::error::{Code, Result};
 
@@ -109,6 +109,18 @@ impl Encoder for JsonEncoder {
                 out.extend_from_slice(b",\"ordinal\":");
                 int(meta.ordinal, out);
                 out.extend_from_slice(b"}}");
+            }
+            Envelope::Stream => {
+                let Some(row) = change.row() else { return Ok(false) };
+                out.extend_from_slice(b"{\"timestamp\":\"");
+                instant(meta.ts_ms, out);
+                out.extend_from_slice(match change.op {
+                    Op::Create | Op::Read => b"\",\"action\":\"INSERT\",\"is_update\":false,\"data\":".as_slice(),
+                    Op::Update => b"\",\"action\":\"INSERT\",\"is_update\":true,\"data\":",
+                    Op::Delete => b"\",\"action\":\"DELETE\",\"is_update\":false,\"data\":",
+                });
+                self.row(row, out);
+                out.push(b'}');
             }
         }
         Ok(true)
@@ -304,6 +316,16 @@ fn timestamp(seconds: i64, nanos: u32, out: &mut Vec<u8>) {
     time(seconds.rem_euclid(86_400) as u64 * 1_000_000_000 + u64::from(nanos), out);
 }
 
+/// Milliseconds since the Unix epoch as an instant in UTC, always with three digits of the second's fraction.
+fn instant(ms: i64, out: &mut Vec<u8>) {
+    let millis = ms.rem_euclid(1_000) as u32;
+    timestamp(ms.div_euclid(1_000), 0, out);
+    out.push(b'.');
+    out.push(b'0' + (millis / 100) as u8);
+    two(millis % 100, out);
+    out.push(b'Z');
+}
+
 fn zone(offset_minutes: i16, out: &mut Vec<u8>) {
     if offset_minutes == 0 {
         out.push(b'Z');
@@ -318,7 +340,7 @@ fn zone(offset_minutes: i16, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use freshet_core::connector::{Column, Kind as ColumnKind, Op, Schema};
+    use freshet_core::connector::{Column, Kind as ColumnKind, Schema};
     use proptest::prelude::*;
     use serde_json::Value;
 

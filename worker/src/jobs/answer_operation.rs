@@ -7,6 +7,7 @@ use freshet_core::error::{Code, Error, Result};
 use freshet_core::id::{ConnectionId, DestinationId, ModelId, SyncId, WorkspaceId};
 use freshet_core::operation::{OperationClaim, Question, ops};
 use freshet_core::queue::Held;
+use freshet_core::sync::Resync;
 use freshet_core::{model, sync};
 use serde_json::{Value, json};
 
@@ -49,6 +50,10 @@ async fn find(app: &App, workspace: WorkspaceId, question: Question) -> Result<V
             let mut source = open_source(app, workspace, connection).await?;
             written(&source.catalogue(schema.as_deref()).await?)
         }
+        Question::MakeStream { connection, stream, dry_run } => {
+            let mut source = open_source(app, workspace, connection).await?;
+            written(&source.make_stream(&stream, dry_run).await?)
+        }
         Question::DescribeModel { model } => describe(app, workspace, model).await,
         Question::PreviewModel { model } => {
             let model = read_model(app, workspace, model).await?;
@@ -66,6 +71,7 @@ async fn find(app: &App, workspace: WorkspaceId, question: Question) -> Result<V
         }
         Question::TestDestination { destination } => test_destination(app, workspace, destination).await,
         Question::CheckSync { sync } => check_sync(app, workspace, sync).await,
+        Question::ResyncSync { sync, how } => resync(app, workspace, sync, how).await,
     }
 }
 
@@ -118,6 +124,18 @@ async fn check_sync(app: &App, workspace: WorkspaceId, id: SyncId) -> Result<Val
         Err(error) => Step::failed("transactional_id", &error),
     });
     Ok(found(&steps))
+}
+
+/// Lets a sync begin anew with its Stream. The new generation comes first: a run that slips in between still sends what
+/// the old Stream holds, and the new one's rows follow it.
+async fn resync(app: &App, workspace: WorkspaceId, id: SyncId, how: Resync) -> Result<Value> {
+    let mut tx = app.db.tenant(workspace).await?;
+    let work = sync::work::current(&mut tx, id).await?;
+    tx.commit().await?;
+    let mut source = open_source(app, workspace, work.connection_id).await?;
+    let reset = sync::ops::reset(app, &freshet_core::access::Caller::command(workspace), id).await?;
+    let made = source.renew_stream(&work.spec, how == Resync::Full).await?;
+    Ok(json!({ "generation": reset.generation, "stream": written(&made)? }))
 }
 
 async fn read_model(app: &App, workspace: WorkspaceId, id: ModelId) -> Result<model::Model> {

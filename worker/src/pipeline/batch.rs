@@ -1,13 +1,13 @@
 //! Publishing one batch: a reader task fills chunks, this task sends them, Postgres follows.
 
-use freshet_core::connector::{EncodePlan, Progress, ReadEnd, ReadRequest, Schema};
+use freshet_core::connector::{EncodePlan, ModelSpec, Progress, ReadEnd, ReadRequest, Schema};
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
 use freshet_core::planted::{Bug, planted};
 use freshet_core::run::Counts;
 use freshet_core::run::work::{self, Delivered};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::chunk::{ChunkSink, Full, SinkPlan};
 use super::start::{Start, counts_of};
@@ -27,9 +27,12 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
     // The reader opens a connection of its own: the one that sealed is used again for the next batch.
     let kind = &attempt.started.connection;
     let mut source = attempt.ground.registry.find_source(&kind.0)?.open(kind.1.clone()).await?;
+    let (tell, told) = oneshot::channel();
     let reader = tokio::spawn(async move {
         let mut sink = sink;
-        let end = match source.read(&request, &mut sink).await {
+        let end = source.read(&request, &mut sink).await;
+        let _ = tell.send(source.queries());
+        let end = match end {
             Err(_) if planted(Bug::PartialRead) => ReadEnd::default(),
             end => end?,
         };
@@ -46,6 +49,8 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
     recorded?;
     match end {
         End::Complete => {
+            // Told before the last chunk was handed over.
+            attempt.ground.ledger.asked(&told.await.unwrap_or_default()).await?;
             drop(reading);
             Ok(true)
         }
@@ -220,6 +225,7 @@ fn sink(attempt: &Attempt<'_>, start: &Start) -> Result<(ChunkSink, mpsc::Receiv
         bytes_max: ground.settings.chunk_bytes_max,
         message_bytes_max: open.message_bytes_max,
         tolerance: work.config.error_tolerance,
+        deletes: work.config.deletes(),
         headers: work.config.headers.clone(),
         one_row_per_key: plan.mode == freshet_core::connector::ReadMode::Full,
         clock: ground.clock.clone(),
@@ -238,9 +244,16 @@ fn source_members(attempt: &Attempt<'_>) -> String {
         "connection": work.connection_name,
         "model": work.model_name,
     });
-    if let freshet_core::connector::ModelSpec::Table { schema, table } = &work.spec {
-        members["schema"] = schema.as_str().into();
-        members["table"] = table.as_str().into();
+    match &work.spec {
+        ModelSpec::Table { schema, table } => {
+            members["schema"] = schema.as_str().into();
+            members["table"] = table.as_str().into();
+        }
+        ModelSpec::Stream { schema, stream } => {
+            members["schema"] = schema.as_str().into();
+            members["stream"] = stream.as_str().into();
+        }
+        ModelSpec::Sql { .. } => {}
     }
     members.to_string()
 }

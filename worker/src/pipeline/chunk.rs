@@ -6,11 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use freshet_core::clock::Clock;
 use freshet_core::connector::{
-    Change, ChangeMeta, Chunk, EncodeError, Encoder, Flow, Header, Message, Progress, Row, Sink, Span, Target,
+    Change, ChangeMeta, Chunk, EncodeError, Encoder, Flow, Header, Message, Op, Progress, Row, Sink, Span, Target,
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::run::work::DeadLetter;
-use freshet_core::sync::ErrorTolerance;
+use freshet_core::sync::{Deletes, ErrorTolerance};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -41,6 +41,7 @@ pub(super) struct SinkPlan {
     pub(super) bytes_max: usize,
     pub(super) message_bytes_max: usize,
     pub(super) tolerance: ErrorTolerance,
+    pub(super) deletes: Deletes,
     pub(super) headers: BTreeMap<String, String>,
     /// A key that comes twice in a row is a fault of the model: the rows are ordered by key.
     pub(super) one_row_per_key: bool,
@@ -164,6 +165,14 @@ impl ChunkSink {
         self.span(start)
     }
 
+    /// The id of the tombstone that follows a delete: the delete's own and `.t`, for each record has one of its own.
+    fn tombstone_id(&mut self, id: Span) -> Span {
+        let start = self.chunk.buffer.len();
+        self.chunk.buffer.extend_from_within(id.start as usize..id.end as usize);
+        self.chunk.buffer.extend_from_slice(b".t");
+        self.span(start)
+    }
+
     /// Encodes a change; on an error nothing of it is left in the buffer.
     fn encode(&mut self, change: &Change<'_>) -> Result<(), EncodeError> {
         let start = self.chunk.buffer.len();
@@ -193,7 +202,9 @@ impl ChunkSink {
         }
         let meta = ChangeMeta { ts_ms: self.plan.ts_ms, batch_seq: self.plan.batch_seq, ordinal: self.ordinal };
         let start = self.chunk.buffer.len();
-        let has_value = self.encoder.value(change, meta, &mut self.chunk.buffer)?;
+        let is_delete = change.op == Op::Delete;
+        let silent = is_delete && self.plan.deletes == Deletes::Tombstone;
+        let has_value = !silent && self.encoder.value(change, meta, &mut self.chunk.buffer)?;
         let value = has_value.then(|| self.span(start));
         let size = self.chunk.buffer.len() - key.start as usize;
         if size + RECORD_OVERHEAD > self.plan.message_bytes_max {
@@ -206,11 +217,24 @@ impl ChunkSink {
         self.chunk.messages.push(Message { target: Target::Data, key: Some(key), value, id, op, extra: None });
         self.bytes += size as i64;
         self.sent += 1;
+        if is_delete && has_value && self.plan.deletes == Deletes::Both {
+            let id = self.tombstone_id(id);
+            self.chunk.messages.push(Message {
+                target: Target::Data,
+                key: Some(key),
+                value: None,
+                id,
+                op,
+                extra: None,
+            });
+            self.bytes += key.of(&self.chunk.buffer).len() as i64;
+            self.sent += 1;
+        }
         Ok(())
     }
 
     /// Puts a dead letter into the chunk: the row as it came, and why it cannot be sent, as Kafka Connect says it.
-    fn bury(&mut self, change: &Change<'_>, error: EncodeError) -> Result<()> {
+    fn put_dead_letter(&mut self, change: &Change<'_>, error: EncodeError) -> Result<()> {
         self.dead_count += 1;
         let read: i64 = self.ops.iter().map(|(_, count)| count).sum();
         if !self.plan.tolerance.allows(self.dead_count, read) {
@@ -245,6 +269,20 @@ impl ChunkSink {
         self.bytes += if fits { size as i64 } else { 0 };
         self.count_dead(error);
         Ok(())
+    }
+
+    /// Counts a change that was read: it has its ordinal, whatever becomes of it.
+    fn count(&mut self, change: &Change<'_>) {
+        self.ordinal += 1;
+        self.rows += 1;
+        if let Some((_, count)) = self.ops.iter_mut().find(|(letter, _)| *letter == change.op.letter()) {
+            *count += 1;
+        }
+    }
+
+    fn flow(&self) -> Flow {
+        let full = self.rows >= self.plan.rows_max as i64 || self.chunk.buffer.len() >= self.plan.bytes_max;
+        if full { Flow::Full } else { Flow::More }
     }
 
     fn reasons(&self, error: &EncodeError, fits: bool, size: usize) -> Vec<Header> {
@@ -287,19 +325,122 @@ impl ChunkSink {
 #[async_trait]
 impl Sink for ChunkSink {
     fn push(&mut self, change: Change<'_>) -> Result<Flow> {
-        self.ordinal += 1;
-        self.rows += 1;
-        if let Some((_, count)) = self.ops.iter_mut().find(|(letter, _)| *letter == change.op.letter()) {
-            *count += 1;
+        self.count(&change);
+        let ignored = change.op == Op::Delete && self.plan.deletes == Deletes::Ignore;
+        if !ignored && let Err(error) = self.encode(&change) {
+            self.put_dead_letter(&change, error)?;
         }
-        if let Err(error) = self.encode(&change) {
-            self.bury(&change, error)?;
-        }
-        let full = self.rows >= self.plan.rows_max as i64 || self.chunk.buffer.len() >= self.plan.bytes_max;
-        Ok(if full { Flow::Full } else { Flow::More })
+        Ok(self.flow())
+    }
+
+    fn bury(&mut self, change: Change<'_>, reason: EncodeError) -> Result<Flow> {
+        self.count(&change);
+        self.put_dead_letter(&change, reason)?;
+        Ok(self.flow())
     }
 
     async fn flush(&mut self, token: Value) -> Result<()> {
         self.hand_over(Some(token), false).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use freshet_core::connector::{Cell, Column, EncodePlan, Envelope, FormatKind, KeyForm, Kind, NumberForm, Schema};
+
+    use super::*;
+    use crate::formats::json;
+
+    fn sink(envelope: Envelope, deletes: Deletes, tolerance: ErrorTolerance) -> (ChunkSink, mpsc::Receiver<Full>) {
+        let column = Column { name: "id".into(), kind: Kind::Int, source_type: "int8".into(), nullable: true };
+        let plan = EncodePlan {
+            schema: Schema { columns: vec![column] },
+            key: vec![0],
+            envelope,
+            key_form: KeyForm::Bare,
+            numbers: NumberForm::Number,
+            source: "{}".into(),
+        };
+        let encoder = json::Kind.encoder(plan).unwrap();
+        let plan = SinkPlan {
+            sync_id: "snc".into(),
+            sync_name: "orders".into(),
+            topic: "orders".into(),
+            run_id: "run".into(),
+            fence: 1,
+            generation: 2,
+            batch_seq: 3,
+            ts_ms: 0,
+            rows_max: 100,
+            bytes_max: 10_000,
+            message_bytes_max: 10_000,
+            tolerance,
+            deletes,
+            headers: BTreeMap::new(),
+            one_row_per_key: false,
+            clock: Clock::system(),
+        };
+        let (full_in, full_out) = mpsc::channel(1);
+        let (_, spare) = mpsc::channel(1);
+        (ChunkSink::new(encoder, plan, &Start::default(), full_in, spare), full_out)
+    }
+
+    fn row(id: i64) -> Row {
+        let mut row = Row::default();
+        row.push(Cell::Int(id));
+        row
+    }
+
+    /// The chunk of a create and a delete: key, whether there is a value, id and operation of each message.
+    async fn sent(envelope: Envelope, deletes: Deletes) -> (Vec<String>, Progress) {
+        let (mut sink, mut full) = sink(envelope, deletes, ErrorTolerance::None);
+        sink.push(Change { op: Op::Create, before: None, after: Some(&row(7)) }).unwrap();
+        sink.push(Change { op: Op::Delete, before: Some(&row(8)), after: None }).unwrap();
+        sink.finish(None).await.unwrap();
+        let full = full.recv().await.unwrap();
+        let text = |span: Span| String::from_utf8(span.of(&full.chunk.buffer).to_vec()).unwrap();
+        let line = |message: &Message| {
+            let value = if message.value.is_some() { "value" } else { "null" };
+            format!("{} {value} {} {}", text(message.key.unwrap()), text(message.id), message.op)
+        };
+        (full.chunk.messages.iter().map(line).collect(), full.progress)
+    }
+
+    #[tokio::test]
+    async fn a_delete_sends_what_the_sync_asks_for_and_each_record_has_an_id_of_its_own() {
+        let create = "7 value snc.2.3.1 c";
+        for (deletes, rest) in [
+            (Deletes::Both, vec!["8 value snc.2.3.2 d", "8 null snc.2.3.2.t d"]),
+            (Deletes::Op, vec!["8 value snc.2.3.2 d"]),
+            (Deletes::Tombstone, vec!["8 null snc.2.3.2 d"]),
+            (Deletes::Ignore, vec![]),
+        ] {
+            let (lines, progress) = sent(Envelope::Debezium, deletes).await;
+
+            let expected: Vec<_> = std::iter::once(create).chain(rest).collect();
+            assert_eq!(lines, expected, "{deletes:?}");
+            assert_eq!((progress.ordinal, progress.rows_sent), (2, expected.len() as i64));
+            assert_eq!(progress.ops, BTreeMap::from([("c".into(), 1), ("d".into(), 1)]));
+        }
+        let (row, _) = sent(Envelope::Row, Deletes::Tombstone).await;
+        assert_eq!(row, [create, "8 null snc.2.3.2 d"]);
+    }
+
+    #[tokio::test]
+    async fn a_change_that_must_not_be_sent_is_a_dead_letter_with_its_ordinal() {
+        let reason = || EncodeError { code: Code::ModelKeyDuplicate, column: String::new(), reason: "twice".into() };
+        let (mut tolerant, mut full) = sink(Envelope::Debezium, Deletes::Both, ErrorTolerance::Count { max: 1 });
+        let (mut strict, _full) = sink(Envelope::Debezium, Deletes::Both, ErrorTolerance::None);
+        let again = row(7);
+
+        tolerant.push(Change { op: Op::Create, before: None, after: Some(&again) }).unwrap();
+        tolerant.bury(Change { op: Op::Create, before: None, after: Some(&again) }, reason()).unwrap();
+        let refused = strict.bury(Change { op: Op::Create, before: None, after: Some(&again) }, reason()).unwrap_err();
+        tolerant.finish(None).await.unwrap();
+
+        let full = full.recv().await.unwrap();
+        assert_eq!(full.chunk.messages[1].target, Target::DeadLetter);
+        assert_eq!((full.progress.ordinal, full.progress.rows_sent, full.progress.rows_dead), (2, 1, 1));
+        assert_eq!(refused.code, Code::ModelKeyDuplicate);
     }
 }

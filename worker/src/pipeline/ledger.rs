@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use freshet_core::app::App;
-use freshet_core::connector::Sealed;
+use freshet_core::connector::{Sealed, SourceQuery};
 use freshet_core::error::Result;
 use freshet_core::id::SyncId;
 use freshet_core::run::work::{self, Delivered};
@@ -29,6 +29,9 @@ pub(super) trait Ledger: Send + Sync {
 
     /// Writes down what Kafka has committed.
     async fn delivered(&self, counts: &Counts, delivered: &Delivered) -> Result<()>;
+
+    /// Keeps what the source was asked.
+    async fn asked(&self, queries: &[SourceQuery]) -> Result<()>;
 
     /// The batch is delivered and nothing of it is left at the source; `counts` are the run's with it.
     async fn released(&self, batch_seq: i64, counts: &Counts) -> Result<()>;
@@ -65,6 +68,10 @@ impl Ledger for Postgres<'_> {
 
     async fn delivered(&self, counts: &Counts, delivered: &Delivered) -> Result<()> {
         work::delivered(self.app, self.claim, self.sync_id, counts, delivered).await
+    }
+
+    async fn asked(&self, queries: &[SourceQuery]) -> Result<()> {
+        work::asked(self.app, self.claim, queries).await
     }
 
     async fn released(&self, batch_seq: i64, counts: &Counts) -> Result<()> {

@@ -163,8 +163,10 @@ impl<'a> Attempt<'a> {
             carry: position.carry.clone(),
         };
         failpoint::reach(Step::Numbered);
-        let mut sealed = source.seal(&request).await?;
+        let sealed = source.seal(&request).await;
         failpoint::reach(Step::SealDone);
+        self.ground.ledger.asked(&source.queries()).await?;
+        let mut sealed = sealed?;
         sealed.batch = json!({ "ts_ms": self.ground.clock.now().timestamp_millis(), "source": sealed.batch });
         let seq = position.batch_seq + 1;
         self.ground.ledger.sealed(seq, &sealed, &self.counts).await?;
@@ -257,7 +259,9 @@ impl<'a> Attempt<'a> {
     async fn release_source(&mut self) -> Result<()> {
         let (batch, _) = unwrap_batch(self.started.position.batch.as_ref());
         let name = self.batch_name(self.started.position.batch_seq);
-        self.plan.0.release(&name, &batch).await
+        let released = self.plan.0.release(&name, &batch).await;
+        self.ground.ledger.asked(&self.plan.0.queries()).await?;
+        released
     }
 }
 

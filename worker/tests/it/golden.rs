@@ -164,6 +164,7 @@ fn each_operation_in_each_envelope() {
     for (name, envelope, numbers) in [
         ("row", Envelope::Row, NumberForm::Number),
         ("row, numbers as strings", Envelope::Row, NumberForm::String),
+        ("stream", Envelope::Stream, NumberForm::Number),
         ("debezium", Envelope::Debezium, NumberForm::Number),
         ("debezium, numbers as strings", Envelope::Debezium, NumberForm::String),
     ] {

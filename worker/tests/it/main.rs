@@ -18,3 +18,4 @@ mod snowflake;
 mod snowflake_client;
 mod snowflake_emulator;
 mod snowflake_source;
+mod snowflake_streams;

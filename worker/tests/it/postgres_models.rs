@@ -244,6 +244,23 @@ async fn a_model_that_the_server_refuses_has_the_right_code() {
 }
 
 #[tokio::test]
+async fn a_table_that_the_login_may_not_read_is_refused_before_it_is_saved() {
+    let mut bench = Bench::with(ORDERS).await;
+    let login = bench.login().await;
+    let mut settings = bench.settings();
+    (settings["user"], settings["password"]) = (login.clone().into(), login.clone().into());
+    let mut source = open(settings).await;
+
+    let nothing = source.describe(&table("orders")).await.unwrap_err();
+    bench.sql(&format!("grant select (id) on orders to {login}")).await;
+    let one_column = source.describe(&table("orders")).await.unwrap_err();
+    let selected = source.describe(&select("select id from orders")).await;
+
+    assert_eq!((nothing.code, one_column.code), (Code::PostgresPrivilege, Code::PostgresPrivilege));
+    assert_eq!(selected.unwrap().0.columns.len(), 1);
+}
+
+#[tokio::test]
 async fn what_fails_while_it_is_read_tells_no_value() {
     let bench = Bench::with(ORDERS).await;
     let mut settings = bench.settings();

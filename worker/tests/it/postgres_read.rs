@@ -401,7 +401,7 @@ async fn newer_rows_wait_for_an_open_transaction_and_the_run_says_so() {
 
     assert_eq!((none, both, idle), (vec![], vec![2, 3], vec![]));
     assert_eq!(waiting.notes.len(), 1);
-    assert!(waiting.notes[0].contains("could still write older rows"), "{:?}", waiting.notes);
+    assert!(waiting.notes[0].sentence.contains("could still write older rows"), "{:?}", waiting.notes);
     assert!(waiting.carry.is_some());
 }
 

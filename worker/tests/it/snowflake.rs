@@ -154,6 +154,7 @@ pub fn client_at(url: &str, sign_in: SignIn) -> Client {
         sign_in,
         context,
         statement_timeout_s: 3_600,
+        credits_per_hour: 1.0,
         pace: Pace { first: Duration::from_millis(1), longest: Duration::from_millis(4), tries: 4 },
         clock: Clock::system(),
     })

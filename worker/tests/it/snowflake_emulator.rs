@@ -18,7 +18,7 @@ use freshet_worker::sources::snowflake::client::{Statement, http_client};
 use freshet_worker::sources::snowflake::sign_in::SignIn;
 use freshet_worker::sources::snowflake::sign_in::key_pair::{KeyPair, Slot};
 use freshet_worker::sources::snowflake::sign_in::oauth::{KeptToken, OAuth, OAuthApp};
-use freshet_worker::sources::snowflake::sql::{BatchTable, Stage, StreamOn, StreamOptions, create_stream, has_data};
+use freshet_worker::sources::snowflake::sql::{BatchTable, Stage, create_stream, has_data};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -28,10 +28,11 @@ use tokio::process::{Child, Command};
 use crate::kafka::{environment, unique};
 use crate::snowflake::client_at;
 use crate::snowflake_source::Recorder;
+use crate::snowflake_streams::new_stream;
 
 /// A running emulator with the database SHOP and the user LOADER.
-struct Emulator {
-    url: String,
+pub struct Emulator {
+    pub url: String,
     database_url: String,
     key: String,
     _process: Child,
@@ -49,7 +50,7 @@ fn program() -> PathBuf {
 }
 
 impl Emulator {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let admin = environment("FRESHET_TEST_DATABASE_URL");
         let name = unique("snowflake").replace('-', "_");
         let mut connection = PgConnection::connect(&admin).await.unwrap();
@@ -74,7 +75,7 @@ impl Emulator {
         emulator
     }
 
-    async fn command(&self, arguments: &[&str]) -> String {
+    pub async fn command(&self, arguments: &[&str]) -> String {
         let (command, rest) = arguments.split_first().unwrap();
         let output = Command::new(program())
             .arg(command)
@@ -99,22 +100,22 @@ impl Emulator {
     }
 
     /// Runs statements, as someone else would.
-    async fn sql(&self, statements: &str) -> String {
+    pub async fn sql(&self, statements: &str) -> String {
         self.command(&["sql", "--database", "SHOP", "--schema", "PUBLIC", statements]).await
     }
 
-    async fn faults(&self, rules: Value) {
+    pub async fn faults(&self, rules: Value) {
         let client = http_client().unwrap();
         let url = format!("{}/emulator/faults", self.url);
         let answer = client.put(url).json(&json!({ "rules": rules })).send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
     }
 
-    async fn open(&self) -> Box<dyn Source> {
+    pub async fn open(&self) -> Box<dyn Source> {
         self.open_with(json!({})).await
     }
 
-    async fn open_with(&self, changes: Value) -> Box<dyn Source> {
+    pub async fn open_with(&self, changes: Value) -> Box<dyn Source> {
         let hosts = self.url.trim_start_matches("http://").to_owned();
         let settings = Settings::with(&[("snowflake_hosts", &hosts)]).unwrap();
         let registry = sources::configure(Registry::default(), &settings).unwrap();
@@ -456,12 +457,12 @@ async fn the_statements_of_a_streams_sealing_take_its_changes_once() {
     many_orders(&emulator, 3).await;
     let mut source = emulator.open().await;
     let columns = plan(source.as_mut(), table("ORDERS"), ReadMode::Full).await.columns;
-    let options = StreamOptions { on: StreamOn::Table, append_only: false, initial_rows: false };
+    let new = new_stream("S", "ORDERS");
     let stream = "\"FRESHET\".\"S\"";
     let batch = BatchTable::new(Stage::Stream, "FRESHET", "snc_1", 1);
     let seal = batch.seal_stream(stream, &columns, &["ID".into()]);
 
-    emulator.sql(&create_stream(stream, "\"PUBLIC\".\"ORDERS\"", options, "snc_1")).await;
+    emulator.sql(&create_stream("FRESHET", &new, "\"PUBLIC\".\"ORDERS\"")).await;
     let idle = emulator.sql(&has_data(stream)).await;
     emulator
         .sql("update ORDERS set NAME = 'new' where ID = 2; delete from ORDERS where ID = 1; insert into ORDERS values (4, 'four', 1)")
@@ -479,7 +480,7 @@ async fn the_statements_of_a_streams_sealing_take_its_changes_once() {
     assert!(idle.contains("false") && waiting.contains("true"), "{idle} {waiting}");
     let lines: Vec<Vec<_>> =
         read.lines().skip(2).map(|line| line.split('|').map(str::trim).collect::<Vec<_>>()).collect();
-    let lines: Vec<_> = lines.iter().filter(|cells| cells.len() > 6).map(|c| (c[0], c[1], c[3], c[6])).collect();
+    let lines: Vec<_> = lines.iter().filter(|cells| cells.len() > 4).map(|c| (c[0], c[1], c[3], c[4])).collect();
     assert_eq!(lines, [("2", "order 2", "DELETE", "2"), ("2", "new", "INSERT", "3"), ("4", "four", "INSERT", "4")]);
     assert!(count.contains("| 4"), "{count}");
     // The empty table stands: a late repeat takes nothing, and what came since is still in the Stream.

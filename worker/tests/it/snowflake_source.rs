@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use freshet_core::connector::{
-    BatchName, Change, Column, Flow, Kind, ModelSpec, ReadMode, ReadPlan, ReadRequest, Registry, SealRequest, Sink,
-    Source, StepState,
+    BatchName, Change, Column, EncodeError, Flow, Kind, ModelSpec, ReadMode, ReadPlan, ReadRequest, Registry,
+    SealRequest, Sink, Source, StepState,
 };
 use freshet_core::error::{Code, Result};
 use freshet_core::settings::Settings;
@@ -194,7 +194,7 @@ fn name() -> BatchName {
     BatchName { workspace: "ws_1".into(), sync: "snc_1".into(), run: "run_1".into(), seq: 3 }
 }
 
-/// Takes rows; asks for a flush after so many.
+/// Takes changes, `u 1 old > 1 new`; asks for a flush after so many.
 #[derive(Default)]
 pub struct Recorder {
     pub rows: Vec<String>,
@@ -213,15 +213,25 @@ impl Recorder {
 #[async_trait]
 impl Sink for Recorder {
     fn push(&mut self, change: Change<'_>) -> Result<Flow> {
-        let row = change.after.unwrap();
         let mut out = change.op.letter().as_bytes().to_vec();
-        for place in 0..row.cells().len() {
-            out.push(b' ');
-            json::cell(row, place, &mut out);
+        for (image, row) in [("", change.before), (" >", change.after)] {
+            let Some(row) = row else { continue };
+            out.extend_from_slice(if change.before.is_some() { image.as_bytes() } else { b"" });
+            for place in 0..row.cells().len() {
+                out.push(b' ');
+                json::cell(row, place, &mut out);
+            }
         }
         self.rows.push(String::from_utf8(out).unwrap());
         self.waiting += 1;
         Ok(if self.waiting >= self.chunk { Flow::Full } else { Flow::More })
+    }
+
+    fn bury(&mut self, change: Change<'_>, reason: EncodeError) -> Result<Flow> {
+        let flow = self.push(change)?;
+        let line = self.rows.pop().unwrap_or_default();
+        self.rows.push(format!("{} {line}", reason.code));
+        Ok(flow)
     }
 
     async fn flush(&mut self, token: Value) -> Result<()> {
@@ -331,12 +341,12 @@ async fn a_model_without_rows_seals_empty_and_leaves_no_table() {
 async fn copies_that_earlier_batches_left_behind_are_dropped_and_no_others() {
     let server = server(|sql| match sql.starts_with("show tables") {
         true => table(
-            &["name text"],
+            &["name text", "rows fixed"],
             json!([
-                ["FRESHET_FULL_SNC_1_000000000001"],
-                ["FRESHET_FULL_SNC_1_000000000003"],
-                ["FRESHET_FULL_SNC_1X_000000000001"],
-                ["FRESHET_STG_SNC_1_000000000001"],
+                ["FRESHET_FULL_SNC_1_000000000001", "5"],
+                ["FRESHET_FULL_SNC_1_000000000003", "5"],
+                ["FRESHET_FULL_SNC_1X_000000000001", "5"],
+                ["FRESHET_STG_SNC_1_000000000001", "5"],
             ]),
         ),
         false => full(sql),
@@ -462,7 +472,7 @@ async fn a_catalogue_has_tables_views_and_streams_with_their_columns_and_keys() 
         ),
         _ => table(
             &["name text", "schema_name text", "table_name text"],
-            json!([["CHANGES", "PUBLIC", "SHOP.PUBLIC.ORDERS"], ["FRESHET_STREAM_X", "FRESHET", "SHOP.PUBLIC.ORDERS"]]),
+            json!([["CHANGES", "PUBLIC", "SHOP.PUBLIC.ORDERS"], ["OTHERS", "FRESHET", "OTHER.PUBLIC.ORDERS"]]),
         ),
     })
     .await;
@@ -490,6 +500,7 @@ async fn a_catalogue_has_tables_views_and_streams_with_their_columns_and_keys() 
     assert_eq!(
         lines,
         [
+            "stream FRESHET.OTHERS [] METADATA$ACTION:text METADATA$ISUPDATE:boolean METADATA$ROW_ID:text",
             "stream PUBLIC.CHANGES [ID] ID:number(38,0) SPAN:interval day to second! METADATA$ACTION:text \
              METADATA$ISUPDATE:boolean METADATA$ROW_ID:text",
             "table PUBLIC.ORDERS [ID] ID:number(38,0) SPAN:interval day to second!",

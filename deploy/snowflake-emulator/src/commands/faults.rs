@@ -20,7 +20,7 @@ pub struct Options {
 /// # Errors
 /// When the emulator cannot be reached or refuses the JSON.
 pub async fn run(options: Options) -> Result<()> {
-    let client = reqwest::Client::new();
+    let client = snowflake_emulator::http_client().build()?;
     let url = format!("{}/emulator/faults", options.url.trim_end_matches('/'));
     let request = match options.rules.as_deref() {
         None => client.get(url),

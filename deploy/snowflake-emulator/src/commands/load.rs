@@ -52,7 +52,10 @@ pub async fn run(options: Options) -> Result<()> {
         user: "LOAD".into(),
         role: "ACCOUNTADMIN".into(),
         zone: "UTC".into(),
-        context: Context { database: Some(options.database.to_uppercase()), schema: Some(options.schema.to_uppercase()) },
+        context: Context {
+            database: Some(options.database.to_uppercase()),
+            schema: Some(options.schema.to_uppercase()),
+        },
         ..Surroundings::default()
     };
     let connection = emulator.pool.acquire().await?;
@@ -86,14 +89,23 @@ fn statement(dice: &mut StdRng, table: &str, next_id: &mut u64, count: u64) -> S
             let rows: Vec<String> = (0..count)
                 .map(|offset| {
                     let amount = dice.random_range(0..10_000_000_u64);
-                    format!("({}, 'customer {}', {}.{:02}, sysdate())", *next_id + offset, dice.random_range(0..5000), amount / 100, amount % 100)
+                    format!(
+                        "({}, 'customer {}', {}.{:02}, sysdate())",
+                        *next_id + offset,
+                        dice.random_range(0..5000),
+                        amount / 100,
+                        amount % 100
+                    )
                 })
                 .collect();
             *next_id += count;
             format!("insert into {table} values {}", rows.join(", "))
         }
         6..9 if *next_id > 0 => {
-            format!("update {table} set amount = amount + 1, changed_at = sysdate() where id in ({})", ids(dice, *next_id))
+            format!(
+                "update {table} set amount = amount + 1, changed_at = sysdate() where id in ({})",
+                ids(dice, *next_id)
+            )
         }
         _ => format!("delete from {table} where id in ({})", ids(dice, (*next_id).max(1))),
     }

@@ -33,7 +33,9 @@ pub struct Place {
 
 impl Place {
     async fn open(&self) -> Result<Arc<Emulator>> {
-        Emulator::open(&self.database_url, &self.account).await.context("the database of the emulator could not be opened")
+        Emulator::open(&self.database_url, &self.account)
+            .await
+            .context("the database of the emulator could not be opened")
     }
 }
 
@@ -99,7 +101,11 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::CreateUser { place, name, database, schema } => {
             let upper = |text: Option<String>| text.map(|text| text.to_uppercase());
             let (database, schema) = (upper(database), upper(schema));
-            place.open().await?.create_user(&name.to_uppercase(), database.as_deref(), schema.as_deref(), None, None).await?;
+            place
+                .open()
+                .await?
+                .create_user(&name.to_uppercase(), database.as_deref(), schema.as_deref(), None, None)
+                .await?;
             print(&format!("user {} of account {}", name.to_uppercase(), place.account.to_uppercase()))
         }
         Command::CreateDatabase { place, name } => {
@@ -128,17 +134,26 @@ pub fn print(line: &str) -> Result<()> {
 
 async fn serve(place: &Place, listen: std::net::SocketAddr) -> Result<()> {
     if !listen.ip().is_loopback() {
-        bail!("the emulator has no TLS and an open admin surface: it listens on a loopback address only, not on {listen}");
+        bail!(
+            "the emulator has no TLS and an open admin surface: it listens on a loopback address only, not on {listen}"
+        );
     }
     let emulator = place.open().await?;
-    let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("could not listen on {listen}"))?;
+    let listener =
+        tokio::net::TcpListener::bind(listen).await.with_context(|| format!("could not listen on {listen}"))?;
     print(&format!("http://{}", listener.local_addr()?))?;
     axum::serve(listener, http::router(emulator)).await.context("the server ended")
 }
 
 async fn set_key(place: &Place, user: &str, pem: &PathBuf, slot: u8) -> Result<()> {
     let text = std::fs::read_to_string(pem).with_context(|| format!("could not read {}", pem.display()))?;
-    let key = auth::key_from_pem(&text).with_context(|| format!("{} is not an RSA public key in PEM", pem.display()))?;
-    place.open().await?.set_key(&user.to_uppercase(), slot, &key).await.with_context(|| format!("no user {}", user.to_uppercase()))?;
+    let key =
+        auth::key_from_pem(&text).with_context(|| format!("{} is not an RSA public key in PEM", pem.display()))?;
+    place
+        .open()
+        .await?
+        .set_key(&user.to_uppercase(), slot, &key)
+        .await
+        .with_context(|| format!("no user {}", user.to_uppercase()))?;
     print(&format!("key {slot} of {} set", user.to_uppercase()))
 }

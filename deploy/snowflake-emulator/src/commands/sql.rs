@@ -35,7 +35,12 @@ pub async fn run(options: Options) -> Result<()> {
 ///
 /// # Errors
 /// The first statement's error.
-pub async fn run_one(place: &Place, database: Option<String>, schema: Option<String>, text: &str) -> Result<std::sync::Arc<ResultSet>> {
+pub async fn run_one(
+    place: &Place,
+    database: Option<String>,
+    schema: Option<String>,
+    text: &str,
+) -> Result<std::sync::Arc<ResultSet>> {
     let emulator = place.open().await?;
     let user = User {
         name: "ADMIN".into(),
@@ -57,7 +62,11 @@ pub async fn run_one(place: &Place, database: Option<String>, schema: Option<Str
     };
     let submitted = statements::submit(&emulator, user, request, Start::default());
     match submitted.wait(std::time::Duration::from_secs(86_400)).await {
-        State::Done(result) => match submitted.child_handles().last().and_then(|child| emulator.statements.get(*child, emulator.clock.now_ms())) {
+        State::Done(result) => match submitted
+            .child_handles()
+            .last()
+            .and_then(|child| emulator.statements.get(*child, emulator.clock.now_ms()))
+        {
             Some(child) => match child.now() {
                 State::Done(last) => Ok(last),
                 _ => Ok(result),
@@ -76,13 +85,24 @@ fn table(result: &ResultSet) -> Result<String> {
     let header: Vec<String> = result.columns.iter().map(|column| column.name.clone()).collect();
     let mut rows = vec![header];
     for row in body["data"].as_array().into_iter().flatten() {
-        rows.push(row.as_array().into_iter().flatten().map(|cell| cell.as_str().unwrap_or("NULL").to_owned()).collect());
+        rows.push(
+            row.as_array().into_iter().flatten().map(|cell| cell.as_str().unwrap_or("NULL").to_owned()).collect(),
+        );
     }
-    let widths: Vec<usize> =
-        (0..result.columns.len()).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0).min(60)).collect();
+    let widths: Vec<usize> = (0..result.columns.len())
+        .map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0).min(60))
+        .collect();
     let mut lines: Vec<String> = rows
         .iter()
-        .map(|row| row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>().join(" | ").trim_end().to_owned())
+        .map(|row| {
+            row.iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:width$}"))
+                .collect::<Vec<_>>()
+                .join(" | ")
+                .trim_end()
+                .to_owned()
+        })
         .collect();
     lines.insert(1, widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>().join("-+-"));
     lines.push(format!("({} rows)", result.row_count));

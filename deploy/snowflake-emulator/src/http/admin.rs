@@ -140,7 +140,13 @@ pub struct NewUser {
 pub async fn create_user(Shared(emulator): App, Json(new): Json<NewUser>) -> Response {
     let name = new.name.to_uppercase();
     let done = emulator
-        .create_user(&name, new.default_database.as_deref(), new.default_schema.as_deref(), new.default_warehouse.as_deref(), new.default_role.as_deref())
+        .create_user(
+            &name,
+            new.default_database.as_deref(),
+            new.default_schema.as_deref(),
+            new.default_warehouse.as_deref(),
+            new.default_role.as_deref(),
+        )
         .await;
     made(done.map(|()| json!({"name": name, "account": emulator.account})))
 }
@@ -159,7 +165,9 @@ fn first() -> u8 {
 
 /// `POST /emulator/users/{name}/keys`
 pub async fn set_key(Shared(emulator): App, Path(name): Path<String>, Json(new): Json<NewKey>) -> Response {
-    let Some(key) = auth::key_from_pem(&new.pem) else { return answers::failure(400, "390142", "not an RSA public key in PEM") };
+    let Some(key) = auth::key_from_pem(&new.pem) else {
+        return answers::failure(400, "390142", "not an RSA public key in PEM");
+    };
     made(emulator.set_key(&name.to_uppercase(), new.slot, &key).await.map(|()| json!({"name": name.to_uppercase()})))
 }
 
@@ -176,7 +184,12 @@ fn fifteen_days() -> i64 {
 
 /// `POST /emulator/users/{name}/tokens`: a programmatic access token.
 pub async fn create_token(Shared(emulator): App, Path(name): Path<String>, Json(new): Json<NewToken>) -> Response {
-    made(emulator.create_token(&name.to_uppercase(), "programmatic", new.lifetime_s, "").await.map(|token| json!({"token": token})))
+    made(
+        emulator
+            .create_token(&name.to_uppercase(), "programmatic", new.lifetime_s, "")
+            .await
+            .map(|token| json!({"token": token})),
+    )
 }
 
 /// `{"name": "DEMO"}`

@@ -49,7 +49,10 @@ pub fn sql_failure(handle: Uuid, created_ms: i64, error: &SqlError) -> Response 
 
 /// 422: no statement of that handle, or its result has expired.
 pub fn not_found(handle: &str) -> Response {
-    body(422, &json!({"code": "000709", "sqlState": "02000", "message": format!("Statement {handle} not found"), "statementHandle": handle}))
+    body(
+        422,
+        &json!({"code": "000709", "sqlState": "02000", "message": format!("Statement {handle} not found"), "statementHandle": handle}),
+    )
 }
 
 /// 202 and its like: the statement is known by its handle.
@@ -69,7 +72,8 @@ pub fn query_status(status: u16, code: &str, message: &str, submitted: &Submitte
 
 /// 202: still running.
 pub fn running(submitted: &Submitted) -> Response {
-    let message = "Asynchronous execution in progress. Use provided query id to perform query monitoring and management.";
+    let message =
+        "Asynchronous execution in progress. Use provided query id to perform query monitoring and management.";
     query_status(202, "333334", message, submitted)
 }
 
@@ -160,11 +164,9 @@ fn row_type(result: &ResultSet) -> Vec<Value> {
 
 /// 200 with a later partition: gzip, `data` alone.
 pub fn partition(submitted: &Submitted, result: &ResultSet, at: usize, bytes: Bytes) -> Response {
-    let mut response = (
-        [(header::CONTENT_TYPE, "application/json"), (header::CONTENT_ENCODING, "gzip")],
-        Body::from(bytes),
-    )
-        .into_response();
+    let mut response =
+        ([(header::CONTENT_TYPE, "application/json"), (header::CONTENT_ENCODING, "gzip")], Body::from(bytes))
+            .into_response();
     add_link(&mut response, submitted, result, at);
     response
 }
@@ -172,7 +174,10 @@ pub fn partition(submitted: &Submitted, result: &ResultSet, at: usize, bytes: By
 fn add_link(response: &mut Response, submitted: &Submitted, result: &ResultSet, at: usize) {
     let last = result.partitions.len() - 1;
     let link = |rel: &str, partition: usize| {
-        format!("</api/v2/statements/{}?requestId={}&partition={partition}>; rel=\"{rel}\"", submitted.handle, submitted.request_id)
+        format!(
+            "</api/v2/statements/{}?requestId={}&partition={partition}>; rel=\"{rel}\"",
+            submitted.handle, submitted.request_id
+        )
     };
     let mut links = vec![link("first", 0)];
     if at < last {

@@ -24,7 +24,9 @@ pub struct Written {
 pub fn read(written: &BTreeMap<String, Written>) -> Result<Vec<Binding>, SqlError> {
     let mut numbered: Vec<(usize, &Written)> = Vec::new();
     for (name, one) in written {
-        let number = name.parse().map_err(|_| SqlError::compilation("002049", "42601", format!("Bind variable {name} is not a number.")))?;
+        let number = name
+            .parse()
+            .map_err(|_| SqlError::compilation("002049", "42601", format!("Bind variable {name} is not a number.")))?;
         numbered.push((number, one));
     }
     numbered.sort_by_key(|(number, _)| *number);
@@ -65,7 +67,9 @@ fn bound(ty: Type, value: &str) -> Option<String> {
     Some(match ty {
         Type::Fixed { .. } => {
             let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
-            let valid = !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit() || c == '.') && digits.matches('.').count() <= 1;
+            let valid = !digits.is_empty()
+                && digits.chars().all(|c| c.is_ascii_digit() || c == '.')
+                && digits.matches('.').count() <= 1;
             if !valid {
                 return None;
             }

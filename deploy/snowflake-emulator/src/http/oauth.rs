@@ -38,12 +38,13 @@ pub struct Authorize {
 
 /// `GET /oauth/authorize`: answers with the redirect that follows a consent.
 pub async fn authorize(Shared(emulator): Shared<Arc<Emulator>>, Query(asked): Query<Authorize>) -> Response {
-    let redirect: Option<String> = sqlx::query_scalar("select redirect_uri from emulator.oauth_client where client_id = $1")
-        .bind(&asked.client_id)
-        .fetch_optional(&emulator.pool)
-        .await
-        .ok()
-        .flatten();
+    let redirect: Option<String> =
+        sqlx::query_scalar("select redirect_uri from emulator.oauth_client where client_id = $1")
+            .bind(&asked.client_id)
+            .fetch_optional(&emulator.pool)
+            .await
+            .ok()
+            .flatten();
     if redirect.as_deref() != Some(asked.redirect_uri.as_str()) {
         return refused(400, "invalid_client", "The client or its redirect URI is unknown.");
     }
@@ -61,7 +62,8 @@ pub async fn authorize(Shared(emulator): Shared<Arc<Emulator>>, Query(asked): Qu
     };
     let Some(user) = user else { return refused(400, "access_denied", "There is no user.") };
     // What the code stands for travels in the family column: client, challenge, scope.
-    let family = json!({"client": asked.client_id, "challenge": asked.code_challenge, "scope": asked.scope}).to_string();
+    let family =
+        json!({"client": asked.client_id, "challenge": asked.code_challenge, "scope": asked.scope}).to_string();
     let Ok(code) = emulator.create_token(&user, "code", CODE_LIFE_S, &family).await else {
         return refused(400, "access_denied", "The user is unknown.");
     };
@@ -101,7 +103,10 @@ pub async fn token(
 }
 
 fn refused(status: u16, error: &str, message: &str) -> Response {
-    answers::body(status, &json!({"data": null, "error": error, "code": null, "message": message, "success": false, "headers": null}))
+    answers::body(
+        status,
+        &json!({"data": null, "error": error, "code": null, "message": message, "success": false, "headers": null}),
+    )
 }
 
 /// The client, by client_secret_basic (each part URL-encoded) or client_secret_post.
@@ -115,13 +120,14 @@ async fn client(emulator: &Emulator, headers: &HeaderMap, form: &BTreeMap<String
         Some(pair) => pair,
         None => (form.get("client_id")?.clone(), form.get("client_secret")?.clone()),
     };
-    let single_use: Option<bool> =
-        sqlx::query_scalar("select single_use_refresh from emulator.oauth_client where client_id = $1 and client_secret = $2")
-            .bind(&id)
-            .bind(&secret)
-            .fetch_optional(&emulator.pool)
-            .await
-            .ok()?;
+    let single_use: Option<bool> = sqlx::query_scalar(
+        "select single_use_refresh from emulator.oauth_client where client_id = $1 and client_secret = $2",
+    )
+    .bind(&id)
+    .bind(&secret)
+    .fetch_optional(&emulator.pool)
+    .await
+    .ok()?;
     Some((id, single_use?))
 }
 
@@ -130,7 +136,9 @@ fn unpercent(text: &str) -> String {
     let mut made = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let coded = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok())).flatten();
+        let coded = (bytes[at] == b'%')
+            .then(|| text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()))
+            .flatten();
         match coded {
             Some(byte) => {
                 made.push(byte);
@@ -161,7 +169,12 @@ async fn by_code(emulator: &Emulator, client: &str, form: &BTreeMap<String, Stri
     issue(emulator, &user, client, &scope, scope.split(' ').any(|word| word == "refresh_token")).await
 }
 
-async fn by_refresh(emulator: &Emulator, client: &str, single_use: bool, form: &BTreeMap<String, String>) -> Option<serde_json::Value> {
+async fn by_refresh(
+    emulator: &Emulator,
+    client: &str,
+    single_use: bool,
+    form: &BTreeMap<String, String>,
+) -> Option<serde_json::Value> {
     let token = form.get("refresh_token")?;
     let hash = auth::hash(token);
     let found: Option<(String, String, i64, bool)> =
@@ -199,7 +212,13 @@ async fn by_refresh(emulator: &Emulator, client: &str, single_use: bool, form: &
     issue(emulator, &user, client, "", true).await
 }
 
-async fn issue(emulator: &Emulator, user: &str, client: &str, scope: &str, with_refresh: bool) -> Option<serde_json::Value> {
+async fn issue(
+    emulator: &Emulator,
+    user: &str,
+    client: &str,
+    scope: &str,
+    with_refresh: bool,
+) -> Option<serde_json::Value> {
     let access = emulator.create_token(user, "access", ACCESS_LIFE_S, client).await.ok()?;
     let mut body = json!({
         "access_token": access,

@@ -136,14 +136,22 @@ fn answer(submitted: &Submitted, state: &State, struck: &[Fault]) -> Response {
 }
 
 fn request(read: Body0, request_id: Uuid, query: &SubmitQuery, struck: &[Fault]) -> Result<Request, SqlError> {
-    let parameters: BTreeMap<String, Value> = read.parameters.into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect();
+    let parameters: BTreeMap<String, Value> =
+        read.parameters.into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect();
     if let Some(unknown) = parameters.keys().find(|name| !PARAMETERS.contains(&name.as_str())) {
-        return Err(SqlError::compilation("391911", "22023", format!("The following parameter is not supported: {unknown}")));
+        return Err(SqlError::compilation(
+            "391911",
+            "22023",
+            format!("The following parameter is not supported: {unknown}"),
+        ));
     }
-    if let Some(format) = parameters.keys().find(|name| name.ends_with("_output_format") || *name == "rows_per_resultset") {
+    if let Some(format) =
+        parameters.keys().find(|name| name.ends_with("_output_format") || *name == "rows_per_resultset")
+    {
         return Err(SqlError::unsupported(format!("parameter {format}")));
     }
-    let number = |name: &str| parameters.get(name).and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()));
+    let number =
+        |name: &str| parameters.get(name).and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()));
     let count = number("multi_statement_count").unwrap_or(1) as usize;
     let rows_max = struck.iter().find_map(|fault| match fault {
         Fault::TinyPartitions { rows } => Some((*rows).max(1)),
@@ -172,7 +180,9 @@ fn start(struck: &[Fault]) -> Start {
     for fault in struck {
         match fault {
             Fault::Zombie { delay_ms: None } => start.held = true,
-            Fault::Zombie { delay_ms: Some(delay_ms) } | Fault::Accepted { delay_ms } => start.delay = Duration::from_millis(*delay_ms),
+            Fault::Zombie { delay_ms: Some(delay_ms) } | Fault::Accepted { delay_ms } => {
+                start.delay = Duration::from_millis(*delay_ms)
+            }
             Fault::Fail { code, sql_state, message } => start.failure = Some(SqlError::new(code, sql_state, message)),
             _ => {}
         }
@@ -213,7 +223,10 @@ pub async fn poll(
     let response = match (&state, query.partition) {
         (State::Done(result), Some(at)) if at > 0 => {
             let Some(partition) = result.partitions.get(at) else {
-                return answers::body(422, &serde_json::json!({"code": "000711", "sqlState": "02000", "message": format!("Partition {at} of statement {handle} not found"), "statementHandle": handle}));
+                return answers::body(
+                    422,
+                    &serde_json::json!({"code": "000711", "sqlState": "02000", "message": format!("Partition {at} of statement {handle} not found"), "statementHandle": handle}),
+                );
             };
             emulator.accounting.fetched_partition();
             let bytes = damaged(partition.body.clone(), &struck);
@@ -240,7 +253,11 @@ fn damaged(bytes: Bytes, struck: &[Fault]) -> Bytes {
 }
 
 /// `POST /api/v2/statements/{handle}/cancel`
-pub async fn cancel(Shared(emulator): Shared<Arc<Emulator>>, Path(handle): Path<String>, headers: HeaderMap) -> Response {
+pub async fn cancel(
+    Shared(emulator): Shared<Arc<Emulator>>,
+    Path(handle): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     let found = find(&emulator, &handle);
     let struck = emulator.faults.draw(Call::Cancel, found.as_ref().map_or("", |found| found.text.as_str()));
     if let Some(early) = before(&struck).await {
@@ -267,7 +284,8 @@ async fn caller(emulator: &Emulator, headers: &HeaderMap, struck: &[Fault]) -> R
     let kind = text("x-snowflake-authorization-token-type");
     if struck.contains(&Fault::TokenExpired) {
         let jwt = kind == Some("KEYPAIR_JWT");
-        let (code, message) = if jwt { ("390144", "JWT token is invalid.") } else { ("390318", "OAuth access token expired.") };
+        let (code, message) =
+            if jwt { ("390144", "JWT token is invalid.") } else { ("390318", "OAuth access token expired.") };
         return Err(Box::new(answers::failure(401, code, message)));
     }
     auth::caller(&emulator.pool, &emulator.account, token, kind, emulator.clock.now_ms())

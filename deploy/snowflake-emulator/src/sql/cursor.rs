@@ -122,11 +122,7 @@ impl<'t> Cursor<'t> {
     /// # Errors
     /// 001003 when neither comes next.
     pub fn boolean(&mut self) -> Result<bool, SqlError> {
-        if self.take("true") {
-            Ok(true)
-        } else {
-            self.expect("false").map(|()| false)
-        }
+        if self.take("true") { Ok(true) } else { self.expect("false").map(|()| false) }
     }
 
     /// Checks that nothing is left.

@@ -83,12 +83,20 @@ async fn create(session: &mut Session, piece: &Piece, mut cursor: Cursor<'_>) ->
 }
 
 /// Whether the statement must stop here because the name is taken; OR REPLACE drops what has it.
-async fn make_room(session: &mut Session, kind: &str, name: &FullName, prefix: Prefix) -> Result<Option<ResultSet>, SqlError> {
+async fn make_room(
+    session: &mut Session,
+    kind: &str,
+    name: &FullName,
+    prefix: Prefix,
+) -> Result<Option<ResultSet>, SqlError> {
     catalog::require_schema(session.connection(), name).await?;
     let id = session.id;
     let Some((object, has)) = catalog::object(session.connection(), name, id).await? else { return Ok(None) };
     if prefix.if_not_exists {
-        return session.status(&format!("{} already exists, statement succeeded.", printed(&name.name))).await.map(Some);
+        return session
+            .status(&format!("{} already exists, statement succeeded.", printed(&name.name)))
+            .await
+            .map(Some);
     }
     if !prefix.or_replace {
         return Err(SqlError::exists(&name.to_string()));
@@ -112,7 +120,8 @@ async fn lock_name(session: &mut Session, name: &FullName) -> Result<(), SqlErro
 async fn create_table(session: &mut Session, table: &ast::CreateTable) -> Result<ResultSet, SqlError> {
     refuse_table_extras(table)?;
     let name = session.around.context.complete(&names::parts(&table.name)?)?;
-    let prefix = Prefix { or_replace: table.or_replace, transient: table.transient, if_not_exists: table.if_not_exists };
+    let prefix =
+        Prefix { or_replace: table.or_replace, transient: table.transient, if_not_exists: table.if_not_exists };
     if !table.temporary {
         lock_name(session, &name).await?;
     }
@@ -139,7 +148,11 @@ async fn create_table(session: &mut Session, table: &ast::CreateTable) -> Result
         });
         let cells = cells.collect::<Result<Vec<_>, _>>()?.join(", ");
         let list = columns.iter().map(|made| quoted(&made.column.name)).collect::<Vec<_>>().join(", ");
-        catalog::run(session.connection(), format!("insert into snow.t{id} ({list}) select {cells} from ({}) q", bound.sql)).await?;
+        catalog::run(
+            session.connection(),
+            format!("insert into snow.t{id} ({list}) select {cells} from ({}) q", bound.sql),
+        )
+        .await?;
     }
     session.status(&format!("Table {} successfully created.", printed(&name.name))).await
 }
@@ -173,11 +186,8 @@ fn columns_of_query(table: &ast::CreateTable, found: &[Column]) -> Result<Vec<Ne
     if !named.is_empty() && named.len() != found.len() {
         return Err(SqlError::compilation("002025", "42601", "the column list and the query have different lengths"));
     }
-    let columns: Vec<NewColumn> = if named.is_empty() {
-        found.iter().cloned().map(NewColumn::plain).collect()
-    } else {
-        named
-    };
+    let columns: Vec<NewColumn> =
+        if named.is_empty() { found.iter().cloned().map(NewColumn::plain).collect() } else { named };
     refuse_doubles(&columns)?;
     Ok(columns)
 }
@@ -185,7 +195,11 @@ fn columns_of_query(table: &ast::CreateTable, found: &[Column]) -> Result<Vec<Ne
 fn refuse_doubles(columns: &[NewColumn]) -> Result<(), SqlError> {
     for (at, made) in columns.iter().enumerate() {
         if columns[..at].iter().any(|before| before.column.name == made.column.name) {
-            return Err(SqlError::compilation("002025", "42S21", format!("duplicate column name '{}'", made.column.name)));
+            return Err(SqlError::compilation(
+                "002025",
+                "42S21",
+                format!("duplicate column name '{}'", made.column.name),
+            ));
         }
         if made.column.name.len() > 63 {
             return Err(SqlError::unsupported(format!("a column name of {} bytes", made.column.name.len())));
@@ -202,7 +216,10 @@ fn columns_of_definition(table: &ast::CreateTable) -> Result<Vec<NewColumn>, Sql
                 for (at, part) in key.columns.iter().enumerate() {
                     let name = part.column.expr.to_string();
                     let name = names::parse(&name)?.concat();
-                    let column = columns.iter_mut().find(|made| made.column.name == name).ok_or_else(|| SqlError::identifier(&name))?;
+                    let column = columns
+                        .iter_mut()
+                        .find(|made| made.column.name == name)
+                        .ok_or_else(|| SqlError::identifier(&name))?;
                     column.key_position = Some(at as i32 + 1);
                     column.column.nullable = false;
                 }
@@ -247,7 +264,12 @@ fn new_column(written: &ast::ColumnDef) -> Result<NewColumn, SqlError> {
     Ok(made)
 }
 
-async fn add_table(session: &mut Session, name: &FullName, table: &ast::CreateTable, columns: &[NewColumn]) -> Result<i64, SqlError> {
+async fn add_table(
+    session: &mut Session,
+    name: &FullName,
+    table: &ast::CreateTable,
+    columns: &[NewColumn],
+) -> Result<i64, SqlError> {
     let comment = table.comment.as_ref().map_or(String::new(), |comment| match comment {
         ast::CommentDef::WithEq(text) | ast::CommentDef::WithoutEq(text) => text.clone(),
     });
@@ -296,11 +318,20 @@ fn sequence(id: i64, column: &str) -> String {
 
 fn column_sql(id: i64, made: &NewColumn) -> String {
     let null = if made.column.nullable { "" } else { " not null" };
-    let default = if made.identity { format!(" default nextval({})", names::literal(&sequence(id, &made.column.name))) } else { String::new() };
+    let default = if made.identity {
+        format!(" default nextval({})", names::literal(&sequence(id, &made.column.name)))
+    } else {
+        String::new()
+    };
     format!("{} {}{null}{default}", quoted(&made.column.name), made.column.ty.storage())
 }
 
-async fn add_column_row(connection: &mut PgConnection, id: i64, ordinal: i32, made: &NewColumn) -> Result<(), SqlError> {
+async fn add_column_row(
+    connection: &mut PgConnection,
+    id: i64,
+    ordinal: i32,
+    made: &NewColumn,
+) -> Result<(), SqlError> {
     sqlx::query(
         "insert into emulator.column (object_id, ordinal, name, type, nullable, default_sql, comment, key_position)
          values ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -334,7 +365,11 @@ async fn create_view(session: &mut Session, view: &ast::CreateView, piece: &Piec
     let mut columns = bound.columns;
     if !view.columns.is_empty() {
         if view.columns.len() != columns.len() {
-            return Err(SqlError::compilation("002026", "42601", "the column list and the view's query have different lengths"));
+            return Err(SqlError::compilation(
+                "002026",
+                "42601",
+                "the column list and the view's query have different lengths",
+            ));
         }
         for (column, given) in columns.iter_mut().zip(&view.columns) {
             column.name = fold(&given.name);
@@ -347,11 +382,14 @@ async fn create_view(session: &mut Session, view: &ast::CreateView, piece: &Piec
         schema: Some(name.schema.clone()),
         text: piece.text.clone(),
     };
-    let text = serde_json::to_string(&definition).map_err(|error| SqlError::new("000603", "XX000", error.to_string()))?;
+    let text =
+        serde_json::to_string(&definition).map_err(|error| SqlError::new("000603", "XX000", error.to_string()))?;
     let now = session.clock.now_ms();
     let made: Vec<NewColumn> = columns.into_iter().map(NewColumn::plain).collect();
     refuse_doubles(&made)?;
-    let object = catalog::add_object(session.connection(), "VIEW", &name, now, view.comment.as_deref().unwrap_or(""), &text).await?;
+    let object =
+        catalog::add_object(session.connection(), "VIEW", &name, now, view.comment.as_deref().unwrap_or(""), &text)
+            .await?;
     for (at, column) in made.iter().enumerate() {
         add_column_row(session.connection(), object, at as i32 + 1, column).await?;
     }
@@ -380,7 +418,12 @@ async fn create_database(session: &mut Session, prefix: Prefix, mut cursor: Curs
 ///
 /// # Errors
 /// 002002 when there is one of that name.
-pub async fn add_database(connection: &mut PgConnection, name: &str, now_ms: i64, comment: &str) -> Result<(), SqlError> {
+pub async fn add_database(
+    connection: &mut PgConnection,
+    name: &str,
+    now_ms: i64,
+    comment: &str,
+) -> Result<(), SqlError> {
     sqlx::query("insert into emulator.database (name, created_ms, comment) values ($1, $2, $3)")
         .bind(name)
         .bind(now_ms)
@@ -426,7 +469,11 @@ async fn create_schema(session: &mut Session, prefix: Prefix, mut cursor: Cursor
     session.status(&format!("Schema {} successfully created.", printed(&name))).await
 }
 
-async fn create_warehouse(session: &mut Session, prefix: Prefix, mut cursor: Cursor<'_>) -> Result<ResultSet, SqlError> {
+async fn create_warehouse(
+    session: &mut Session,
+    prefix: Prefix,
+    mut cursor: Cursor<'_>,
+) -> Result<ResultSet, SqlError> {
     let name = cursor.word()?;
     let _ = cursor.take("with");
     let options = options(&mut cursor)?;
@@ -458,8 +505,13 @@ struct Options {
 }
 
 fn options(cursor: &mut Cursor<'_>) -> Result<Options, SqlError> {
-    let mut found =
-        Options { comment: String::new(), size: "X-Small".into(), auto_suspend_s: 600, append_only: false, show_initial_rows: false };
+    let mut found = Options {
+        comment: String::new(),
+        size: "X-Small".into(),
+        auto_suspend_s: 600,
+        append_only: false,
+        show_initial_rows: false,
+    };
     while !cursor.is_done() {
         if cursor.mark(&Token::Comma) {
             continue;
@@ -471,7 +523,10 @@ fn options(cursor: &mut Cursor<'_>) -> Result<Options, SqlError> {
             "COMMENT" => found.comment = ahead.string()?,
             "APPEND_ONLY" => found.append_only = ahead.boolean()?,
             "SHOW_INITIAL_ROWS" => found.show_initial_rows = ahead.boolean()?,
-            "DATA_RETENTION_TIME_IN_DAYS" | "MAX_DATA_EXTENSION_TIME_IN_DAYS" | "MIN_CLUSTER_COUNT" | "MAX_CLUSTER_COUNT" => {
+            "DATA_RETENTION_TIME_IN_DAYS"
+            | "MAX_DATA_EXTENSION_TIME_IN_DAYS"
+            | "MIN_CLUSTER_COUNT"
+            | "MAX_CLUSTER_COUNT" => {
                 ahead.number()?;
             }
             "WAREHOUSE_SIZE" => found.size = ahead.string().or_else(|_| ahead.word())?,
@@ -516,7 +571,16 @@ async fn create_stream(session: &mut Session, prefix: Prefix, mut cursor: Cursor
         (Relation::Table(table), "table") => (table.id, &table.name),
         (Relation::View(view), "view") => (view.id, &view.name),
         (Relation::Table(Table { name, .. }), kind) | (Relation::View(catalog::View { name, .. }), kind) => {
-            return Err(SqlError::missing(if kind == "table" { "Table" } else if kind == "view" { "View" } else { "Dynamic Table" }, name));
+            return Err(SqlError::missing(
+                if kind == "table" {
+                    "Table"
+                } else if kind == "view" {
+                    "View"
+                } else {
+                    "Dynamic Table"
+                },
+                name,
+            ));
         }
         (Relation::Stream(_), _) => return Err(SqlError::unsupported("a stream on a stream")),
     };
@@ -572,7 +636,8 @@ async fn track_below(session: &mut Session, source: &Relation) -> Result<(), Sql
                 });
                 for name in found {
                     let id = session.id;
-                    waiting.push(catalog::relation(session.connection(), &view.context, &names::parts(&name)?, id).await?);
+                    waiting
+                        .push(catalog::relation(session.connection(), &view.context, &names::parts(&name)?, id).await?);
                 }
             }
         }
@@ -582,7 +647,12 @@ async fn track_below(session: &mut Session, source: &Relation) -> Result<(), Sql
 
 /// Refuses a stream on a view that streams cannot follow, by binding a read of it.
 async fn check_view_source(session: &mut Session, name: &FullName) -> Result<(), SqlError> {
-    let query = parse::query(&format!("select * from {}.{}.{}", quoted(&name.database), quoted(&name.schema), quoted(&name.name)))?;
+    let query = parse::query(&format!(
+        "select * from {}.{}.{}",
+        quoted(&name.database),
+        quoted(&name.schema),
+        quoted(&name.name)
+    ))?;
     let (context, id) = (session.around.context.clone(), session.id);
     let known = Known::fetch(session.connection(), &context, id, query.as_ref()).await?;
     Binder::new(&known, &session.around, session.stream_end()).query(&query)?;
@@ -595,7 +665,8 @@ async fn check_view_source(session: &mut Session, name: &FullName) -> Result<(),
 /// What Postgres answers.
 pub async fn track(connection: &mut PgConnection, id: i64) -> Result<(), SqlError> {
     let columns = catalog::columns(connection, id).await?;
-    let list: String = columns.iter().map(|column| format!("{} {}, ", quoted(&column.name), column.ty.storage())).collect();
+    let list: String =
+        columns.iter().map(|column| format!("{} {}, ", quoted(&column.name), column.ty.storage())).collect();
     catalog::run(
         connection,
         format!(
@@ -607,11 +678,9 @@ pub async fn track(connection: &mut PgConnection, id: i64) -> Result<(), SqlErro
     .await?;
     catalog::run(connection, format!("create index on snow.l{id} (\"$xid\")")).await?;
     write_log_function(connection, id, &columns).await?;
-    for (event, tables) in [
-        ("insert", "new table as n"),
-        ("update", "old table as o new table as n"),
-        ("delete", "old table as o"),
-    ] {
+    for (event, tables) in
+        [("insert", "new table as n"), ("update", "old table as o new table as n"), ("delete", "old table as o")]
+    {
         catalog::run(
             connection,
             format!("create trigger {event}_logged after {event} on snow.t{id} referencing {tables} for each statement execute function snow.f{id}()"),
@@ -644,18 +713,25 @@ async fn write_log_function(connection: &mut PgConnection, id: i64, columns: &[C
     Ok(())
 }
 
-async fn create_task(session: &mut Session, prefix: Prefix, piece: &Piece, mut cursor: Cursor<'_>) -> Result<ResultSet, SqlError> {
+async fn create_task(
+    session: &mut Session,
+    prefix: Prefix,
+    piece: &Piece,
+    mut cursor: Cursor<'_>,
+) -> Result<ResultSet, SqlError> {
     let name = session.around.context.complete(&cursor.name()?)?;
     catalog::require_schema(session.connection(), &name).await?;
     if !cursor.rest().iter().any(|token| matches!(token, Token::Word(word) if word.value.eq_ignore_ascii_case("as"))) {
         return Err(SqlError::syntax("unexpected '<EOF>'."));
     }
-    let taken: Option<i64> = sqlx::query_scalar("select id from emulator.object where kind = 'TASK' and database = $1 and schema = $2 and name = $3")
-        .bind(&name.database)
-        .bind(&name.schema)
-        .bind(&name.name)
-        .fetch_optional(session.connection())
-        .await?;
+    let taken: Option<i64> = sqlx::query_scalar(
+        "select id from emulator.object where kind = 'TASK' and database = $1 and schema = $2 and name = $3",
+    )
+    .bind(&name.database)
+    .bind(&name.schema)
+    .bind(&name.name)
+    .fetch_optional(session.connection())
+    .await?;
     if let Some(id) = taken {
         if prefix.if_not_exists {
             return session.status(&format!("{} already exists, statement succeeded.", printed(&name.name))).await;
@@ -672,7 +748,9 @@ async fn create_task(session: &mut Session, prefix: Prefix, piece: &Piece, mut c
 }
 
 async fn drop(session: &mut Session, mut cursor: Cursor<'_>) -> Result<ResultSet, SqlError> {
-    let kind = ["table", "view", "stream", "task", "schema", "database", "warehouse"].into_iter().find(|kind| cursor.take(kind));
+    let kind = ["table", "view", "stream", "task", "schema", "database", "warehouse"]
+        .into_iter()
+        .find(|kind| cursor.take(kind));
     let kind = kind.ok_or_else(|| cursor.unexpected())?;
     let if_exists = cursor.take("if exists");
     let parts = cursor.name()?;
@@ -687,7 +765,10 @@ async fn drop(session: &mut Session, mut cursor: Cursor<'_>) -> Result<ResultSet
         }
         "warehouse" => {
             let name = parts.concat();
-            let done = sqlx::query("delete from emulator.warehouse where name = $1").bind(&name).execute(session.connection()).await?;
+            let done = sqlx::query("delete from emulator.warehouse where name = $1")
+                .bind(&name)
+                .execute(session.connection())
+                .await?;
             (name, done.rows_affected() > 0)
         }
         kind => {
@@ -700,7 +781,9 @@ async fn drop(session: &mut Session, mut cursor: Cursor<'_>) -> Result<ResultSet
         return session.status(&format!("{} successfully dropped.", printed(&shown))).await;
     }
     if if_exists {
-        return session.status(&format!("Drop statement executed successfully ({} already dropped).", printed(&shown))).await;
+        return session
+            .status(&format!("Drop statement executed successfully ({} already dropped).", printed(&shown)))
+            .await;
     }
     let kind = format!("{}{}", kind[..1].to_uppercase(), &kind[1..]);
     Err(SqlError::missing(&kind, parts.iter().map(|part| printed(part)).collect::<Vec<_>>().join(".")))
@@ -736,10 +819,12 @@ async fn drop_object(connection: &mut PgConnection, id: i64, kind: &str) -> Resu
         catalog::run(connection, format!("drop table snow.t{id}")).await?;
         catalog::run(connection, format!("drop table if exists snow.l{id}")).await?;
         catalog::run(connection, format!("drop function if exists snow.f{id}()")).await?;
-        let sequences: Vec<String> = sqlx::query_scalar("select sequencename::text from pg_sequences where schemaname = 'snow' and sequencename like $1")
-            .bind(format!("s{id}\\_%"))
-            .fetch_all(&mut *connection)
-            .await?;
+        let sequences: Vec<String> = sqlx::query_scalar(
+            "select sequencename::text from pg_sequences where schemaname = 'snow' and sequencename like $1",
+        )
+        .bind(format!("s{id}\\_%"))
+        .fetch_all(&mut *connection)
+        .await?;
         for name in sequences {
             catalog::run(connection, format!("drop sequence snow.{}", quoted(&name))).await?;
         }
@@ -750,12 +835,13 @@ async fn drop_object(connection: &mut PgConnection, id: i64, kind: &str) -> Resu
 
 /// Drops the objects of a database or of one schema.
 async fn drop_in(connection: &mut PgConnection, database: &str, schema: Option<&str>) -> Result<(), SqlError> {
-    let found: Vec<(i64, String)> =
-        sqlx::query_as("select id, kind from emulator.object where database = $1 and ($2::text is null or schema = $2)")
-            .bind(database)
-            .bind(schema)
-            .fetch_all(&mut *connection)
-            .await?;
+    let found: Vec<(i64, String)> = sqlx::query_as(
+        "select id, kind from emulator.object where database = $1 and ($2::text is null or schema = $2)",
+    )
+    .bind(database)
+    .bind(schema)
+    .fetch_all(&mut *connection)
+    .await?;
     for (id, kind) in found {
         drop_object(connection, id, &kind).await?;
     }
@@ -764,7 +850,8 @@ async fn drop_in(connection: &mut PgConnection, database: &str, schema: Option<&
 
 async fn drop_database(session: &mut Session, name: &str) -> Result<bool, SqlError> {
     drop_in(session.connection(), name, None).await?;
-    let done = sqlx::query("delete from emulator.database where name = $1").bind(name).execute(session.connection()).await?;
+    let done =
+        sqlx::query("delete from emulator.database where name = $1").bind(name).execute(session.connection()).await?;
     Ok(done.rows_affected() > 0)
 }
 
@@ -783,7 +870,10 @@ async fn drop_schema(session: &mut Session, database: &str, name: &str) -> Resul
 /// # Errors
 /// What Postgres answers.
 pub async fn drop_temporary(connection: &mut PgConnection, session: Uuid) -> Result<(), SqlError> {
-    let found: Vec<i64> = sqlx::query_scalar("select id from emulator.object where session = $1").bind(session).fetch_all(&mut *connection).await?;
+    let found: Vec<i64> = sqlx::query_scalar("select id from emulator.object where session = $1")
+        .bind(session)
+        .fetch_all(&mut *connection)
+        .await?;
     for id in found {
         drop_object(connection, id, "TABLE").await?;
     }
@@ -795,8 +885,9 @@ pub async fn drop_temporary(connection: &mut PgConnection, session: Uuid) -> Res
 /// # Errors
 /// What Postgres answers.
 pub async fn drop_all_temporary(connection: &mut PgConnection) -> Result<(), SqlError> {
-    let found: Vec<i64> =
-        sqlx::query_scalar("select id from emulator.object where session is not null").fetch_all(&mut *connection).await?;
+    let found: Vec<i64> = sqlx::query_scalar("select id from emulator.object where session is not null")
+        .fetch_all(&mut *connection)
+        .await?;
     for id in found {
         drop_object(connection, id, "TABLE").await?;
     }
@@ -835,7 +926,9 @@ async fn alter(session: &mut Session, piece: &Piece, mut cursor: Cursor<'_>) -> 
     let table = match catalog::relation(session.connection(), &context, &parts, id).await {
         Ok(Relation::Table(table)) => table,
         Ok(Relation::View(_) | Relation::Stream(_)) => return Err(SqlError::missing("Table", parts.join("."))),
-        Err(error) if if_exists && error.code == "002003" => return session.status("Statement executed successfully.").await,
+        Err(error) if if_exists && error.code == "002003" => {
+            return session.status("Statement executed successfully.").await;
+        }
         Err(error) => return Err(error),
     };
     if cursor.take("set") {
@@ -891,7 +984,11 @@ async fn alter_set(session: &mut Session, table: &Table, mut cursor: Cursor<'_>)
         cursor.expect_mark(&Token::Eq)?;
         let days = cursor.number()? as i64;
         cursor.end()?;
-        sqlx::query("update emulator.object set retention_days = $2 where id = $1").bind(table.id).bind(days).execute(session.connection()).await?;
+        sqlx::query("update emulator.object set retention_days = $2 where id = $1")
+            .bind(table.id)
+            .bind(days)
+            .execute(session.connection())
+            .await?;
         return Ok(());
     }
     Err(cursor.unexpected())
@@ -910,7 +1007,11 @@ async fn untrack(connection: &mut PgConnection, id: i64) -> Result<(), SqlError>
 }
 
 async fn set_comment(session: &mut Session, id: i64, text: &str) -> Result<(), SqlError> {
-    sqlx::query("update emulator.object set comment = $2 where id = $1").bind(id).bind(text).execute(session.connection()).await?;
+    sqlx::query("update emulator.object set comment = $2 where id = $1")
+        .bind(id)
+        .bind(text)
+        .execute(session.connection())
+        .await?;
     Ok(())
 }
 
@@ -931,7 +1032,9 @@ async fn rename_table(session: &mut Session, table: &Table, name: &FullName) -> 
 }
 
 async fn alter_columns(session: &mut Session, table: &Table, piece: &Piece) -> Result<(), SqlError> {
-    let Statement::AlterTable(altered) = parse::statement(&piece.tokens)? else { return Err(SqlError::unsupported(&piece.text)) };
+    let Statement::AlterTable(altered) = parse::statement(&piece.tokens)? else {
+        return Err(SqlError::unsupported(&piece.text));
+    };
     for operation in &altered.operations {
         match operation {
             ast::AlterTableOperation::AddColumn { if_not_exists, column_def, .. } => {
@@ -960,7 +1063,12 @@ fn tables_of(table: &Table) -> Vec<String> {
     if table.tracked { vec![table.data(), table.log()] } else { vec![table.data()] }
 }
 
-async fn add_column(session: &mut Session, table: &Table, written: &ast::ColumnDef, if_not_exists: bool) -> Result<(), SqlError> {
+async fn add_column(
+    session: &mut Session,
+    table: &Table,
+    written: &ast::ColumnDef,
+    if_not_exists: bool,
+) -> Result<(), SqlError> {
     let made = new_column(written)?;
     if table.columns.iter().any(|column| column.name == made.column.name) {
         if if_not_exists {
@@ -976,12 +1084,17 @@ async fn add_column(session: &mut Session, table: &Table, written: &ast::ColumnD
         let default = default.as_ref().map_or(String::new(), |sql| format!(" default {sql}"));
         let null = if made.column.nullable || of == table.log() { "" } else { " not null" };
         let name = quoted(&made.column.name);
-        catalog::run(session.connection(), format!("alter table {of} add column {name} {}{default}{null}", made.column.ty.storage())).await?;
-    }
-    let ordinal: i32 = sqlx::query_scalar("select coalesce(max(ordinal), 0) + 1 from emulator.column where object_id = $1")
-        .bind(table.id)
-        .fetch_one(session.connection())
+        catalog::run(
+            session.connection(),
+            format!("alter table {of} add column {name} {}{default}{null}", made.column.ty.storage()),
+        )
         .await?;
+    }
+    let ordinal: i32 =
+        sqlx::query_scalar("select coalesce(max(ordinal), 0) + 1 from emulator.column where object_id = $1")
+            .bind(table.id)
+            .fetch_one(session.connection())
+            .await?;
     add_column_row(session.connection(), table.id, ordinal, &made).await
 }
 
@@ -997,7 +1110,8 @@ pub fn default_value(session: &Session, text: &str, ty: Type) -> Result<String, 
     let [column] = bound.columns.as_slice() else { return Err(SqlError::unsupported(text)) };
     let value = bind::Typed::new(format!("({})", bound.sql), column.ty);
     // ADD COLUMN wants an expression without a subquery.
-    let plain = value.sql.strip_prefix("(select ").and_then(|rest| rest.strip_suffix(" as c1)")).map(|sql| format!("({sql})"));
+    let plain =
+        value.sql.strip_prefix("(select ").and_then(|rest| rest.strip_suffix(" as c1)")).map(|sql| format!("({sql})"));
     bind::cast(&bind::Typed { sql: plain.unwrap_or(value.sql), ..value }, ty, &session.around.zone)
 }
 
@@ -1008,7 +1122,11 @@ async fn drop_column(session: &mut Session, table: &Table, name: &str, if_exists
     for of in tables_of(table) {
         catalog::run(session.connection(), format!("alter table {of} drop column {}", quoted(name))).await?;
     }
-    sqlx::query("delete from emulator.column where object_id = $1 and name = $2").bind(table.id).bind(name).execute(session.connection()).await?;
+    sqlx::query("delete from emulator.column where object_id = $1 and name = $2")
+        .bind(table.id)
+        .bind(name)
+        .execute(session.connection())
+        .await?;
     Ok(())
 }
 
@@ -1017,7 +1135,11 @@ async fn rename_column(session: &mut Session, table: &Table, old: &str, new: &st
         return Err(SqlError::identifier(old));
     }
     for of in tables_of(table) {
-        catalog::run(session.connection(), format!("alter table {of} rename column {} to {}", quoted(old), quoted(new))).await?;
+        catalog::run(
+            session.connection(),
+            format!("alter table {of} rename column {} to {}", quoted(old), quoted(new)),
+        )
+        .await?;
     }
     sqlx::query("update emulator.column set name = $3 where object_id = $1 and name = $2")
         .bind(table.id)

@@ -50,7 +50,13 @@ impl SqlError {
 
     /// 001007 and friends: arguments of the wrong type or number.
     pub fn arguments(function: &str, given: usize) -> Self {
-        Self::compilation("000938", "22023", format!("error line 1 at position 0\nnot enough or too many arguments for function [{function}], got {given}"))
+        Self::compilation(
+            "000938",
+            "22023",
+            format!(
+                "error line 1 at position 0\nnot enough or too many arguments for function [{function}], got {given}"
+            ),
+        )
     }
 
     /// 000604: cancelled by a user.

@@ -1,15 +1,17 @@
 //! INSERT, UPDATE, DELETE, MERGE.
 
-use sqlparser::ast::{self, AssignmentTarget, FromTable, MergeAction, MergeClauseKind, MergeInsertKind, Statement, TableFactor};
+use sqlparser::ast::{
+    self, AssignmentTarget, FromTable, MergeAction, MergeClauseKind, MergeInsertKind, Statement, TableFactor,
+};
 
 use super::bind::{self, Binder, Typed};
 use super::catalog::{self, Relation, Table};
+use super::definitions;
 use super::error::SqlError;
 use super::names::{self, quoted};
 use super::parse::{self, Piece};
 use super::sessions::Session;
 use super::types::{Column, Type};
-use super::definitions;
 use crate::results::{self, ResultSet, Stats};
 
 /// Runs a DML statement; the answer is one row of counts.
@@ -45,7 +47,10 @@ async fn target(session: &mut Session, name: &ast::ObjectName) -> Result<Table, 
 
 async fn insert(session: &mut Session, insert: &ast::Insert) -> Result<ResultSet, SqlError> {
     let ast::TableObject::TableName(name) = &insert.table else { return Err(SqlError::unsupported(insert)) };
-    let extras = insert.on.is_some() || insert.returning.is_some() || insert.multi_table_insert_type.is_some() || insert.partitioned.is_some();
+    let extras = insert.on.is_some()
+        || insert.returning.is_some()
+        || insert.multi_table_insert_type.is_some()
+        || insert.partitioned.is_some();
     if extras || insert.table_alias.is_some() || !insert.assignments.is_empty() {
         return Err(SqlError::unsupported(insert));
     }
@@ -58,7 +63,11 @@ async fn insert(session: &mut Session, insert: &ast::Insert) -> Result<ResultSet
         return Err(SqlError::compilation(
             "001757",
             "42601",
-            format!("Insert value list does not match column list expecting {} but got {}", columns.len(), bound.columns.len()),
+            format!(
+                "Insert value list does not match column list expecting {} but got {}",
+                columns.len(),
+                bound.columns.len()
+            ),
         ));
     }
     let mut names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
@@ -73,7 +82,13 @@ async fn insert(session: &mut Session, insert: &ast::Insert) -> Result<ResultSet
     if insert.overwrite {
         catalog::run(session.connection(), format!("delete from {}", table.data())).await?;
     }
-    let sql = format!("insert into {} ({}) select {} from ({}) q", table.data(), names.join(", "), cells.join(", "), bound.sql);
+    let sql = format!(
+        "insert into {} ({}) select {} from ({}) q",
+        table.data(),
+        names.join(", "),
+        cells.join(", "),
+        bound.sql
+    );
     let count = catalog::run(session.connection(), sql).await?;
     let stats = Stats { num_rows_inserted: count, ..Stats::default() };
     Ok(counts(session, &[("number of rows inserted", count)], stats).await)
@@ -95,7 +110,11 @@ fn last_part(name: &ast::ObjectName) -> Result<String, SqlError> {
     Ok(names::parts(name)?.pop().unwrap_or_default())
 }
 
-async fn left_out_defaults(session: &mut Session, table: &Table, given: &[Column]) -> Result<Vec<(String, String)>, SqlError> {
+async fn left_out_defaults(
+    session: &mut Session,
+    table: &Table,
+    given: &[Column],
+) -> Result<Vec<(String, String)>, SqlError> {
     let mut found = Vec::new();
     for (name, text) in definitions::defaults(session.connection(), table.id).await? {
         // IDENTITY is a default of the Postgres table itself.
@@ -109,8 +128,11 @@ async fn left_out_defaults(session: &mut Session, table: &Table, given: &[Column
 }
 
 async fn update(session: &mut Session, update: &ast::Update) -> Result<ResultSet, SqlError> {
-    let extras = update.returning.is_some() || update.or.is_some() || update.limit.is_some() || !update.order_by.is_empty();
-    let TableFactor::Table { name, alias, .. } = &update.table.relation else { return Err(SqlError::unsupported(update)) };
+    let extras =
+        update.returning.is_some() || update.or.is_some() || update.limit.is_some() || !update.order_by.is_empty();
+    let TableFactor::Table { name, alias, .. } = &update.table.relation else {
+        return Err(SqlError::unsupported(update));
+    };
     if extras || !update.table.joins.is_empty() {
         return Err(SqlError::unsupported(update));
     }
@@ -138,7 +160,9 @@ async fn update(session: &mut Session, update: &ast::Update) -> Result<ResultSet
 fn assignments(binder: &mut Binder<'_>, table: &Table, written: &[ast::Assignment]) -> Result<String, SqlError> {
     let mut set = Vec::new();
     for assignment in written {
-        let AssignmentTarget::ColumnName(name) = &assignment.target else { return Err(SqlError::unsupported(assignment)) };
+        let AssignmentTarget::ColumnName(name) = &assignment.target else {
+            return Err(SqlError::unsupported(assignment));
+        };
         let column = column(table, &last_part(name)?)?;
         set.push(format!("{} = {}", quoted(&column.name), binder.value_as(&assignment.value, column.ty)?));
     }
@@ -149,7 +173,10 @@ async fn delete(session: &mut Session, delete: &ast::Delete) -> Result<ResultSet
     let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
     let [only] = from.as_slice() else { return Err(SqlError::unsupported(delete)) };
     let TableFactor::Table { name, alias, .. } = &only.relation else { return Err(SqlError::unsupported(delete)) };
-    let extras = delete.returning.is_some() || delete.limit.is_some() || !delete.order_by.is_empty() || !delete.tables.is_empty();
+    let extras = delete.returning.is_some()
+        || delete.limit.is_some()
+        || !delete.order_by.is_empty()
+        || !delete.tables.is_empty();
     if extras || !only.joins.is_empty() {
         return Err(SqlError::unsupported(delete));
     }
@@ -183,12 +210,17 @@ async fn merge(session: &mut Session, merge: &ast::Merge) -> Result<ResultSet, S
         sql.push_str(&merge_clause(&mut binder, &table, clause)?);
     }
     // Postgres 15 says only how many rows a MERGE touched; the two tallies tell them apart.
-    catalog::run(session.connection(), "select set_config('emulator.inserted', '0', true), set_config('emulator.updated', '0', true)".into()).await?;
+    catalog::run(
+        session.connection(),
+        "select set_config('emulator.inserted', '0', true), set_config('emulator.updated', '0', true)".into(),
+    )
+    .await?;
     let total = catalog::run(session.connection(), sql).await.map_err(duplicate_row)?;
-    let (inserted, updated): (i64, i64) =
-        sqlx::query_as("select current_setting('emulator.inserted')::bigint, current_setting('emulator.updated')::bigint")
-            .fetch_one(session.connection())
-            .await?;
+    let (inserted, updated): (i64, i64) = sqlx::query_as(
+        "select current_setting('emulator.inserted')::bigint, current_setting('emulator.updated')::bigint",
+    )
+    .fetch_one(session.connection())
+    .await?;
     let (inserted, updated) = (inserted as u64, updated as u64);
     let stats = Stats {
         num_rows_inserted: inserted,
@@ -230,7 +262,9 @@ fn merge_clause(binder: &mut Binder<'_>, table: &Table, clause: &ast::MergeClaus
     match &clause.action {
         MergeAction::Delete { .. } => sql.push_str(" then delete"),
         MergeAction::Update(update) => {
-            let ast::MergeUpdateKind::Set(written) = &update.kind else { return Err(SqlError::unsupported("UPDATE ALL BY NAME")) };
+            let ast::MergeUpdateKind::Set(written) = &update.kind else {
+                return Err(SqlError::unsupported("UPDATE ALL BY NAME"));
+            };
             if update.update_predicate.is_some() || update.delete_predicate.is_some() {
                 return Err(SqlError::unsupported("MERGE with conditions on the UPDATE"));
             }
@@ -239,7 +273,9 @@ fn merge_clause(binder: &mut Binder<'_>, table: &Table, clause: &ast::MergeClaus
             sql.push_str(&format!(" then update set {set}, \"$rid\" = emulator.tally('updated', {rid})"));
         }
         MergeAction::Insert(insert) => {
-            let MergeInsertKind::Values(values) = &insert.kind else { return Err(SqlError::unsupported("INSERT without VALUES")) };
+            let MergeInsertKind::Values(values) = &insert.kind else {
+                return Err(SqlError::unsupported("INSERT without VALUES"));
+            };
             let [row] = values.rows.as_slice() else { return Err(SqlError::unsupported("INSERT of several rows")) };
             let columns = chosen(table, &insert.columns)?;
             if columns.len() != row.content.len() {

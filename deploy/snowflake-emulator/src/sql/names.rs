@@ -114,7 +114,11 @@ pub fn parse(text: &str) -> Result<Vec<String>, SqlError> {
                 was_quoted = true;
             }
             '.' if !quoted => {
-                found.push(if was_quoted { std::mem::take(&mut part) } else { std::mem::take(&mut part).to_uppercase() });
+                found.push(if was_quoted {
+                    std::mem::take(&mut part)
+                } else {
+                    std::mem::take(&mut part).to_uppercase()
+                });
                 was_quoted = false;
             }
             _ => part.push(character),
@@ -130,7 +134,9 @@ pub fn parse(text: &str) -> Result<Vec<String>, SqlError> {
 /// Prints a name the way Snowflake does: quoted only when it must be.
 pub fn printed(name: &str) -> String {
     let plain = name.chars().enumerate().all(|(at, character)| {
-        character == '_' || character.is_ascii_uppercase() || (at > 0 && (character.is_ascii_digit() || character == '$'))
+        character == '_'
+            || character.is_ascii_uppercase()
+            || (at > 0 && (character.is_ascii_digit() || character == '$'))
     });
     if plain && !name.is_empty() { name.to_owned() } else { quoted(name) }
 }

@@ -23,9 +23,12 @@ pub struct Piece {
 /// # Errors
 /// 001003 when a string or a quoted name is left open.
 pub fn split(text: &str) -> Result<Vec<Piece>, SqlError> {
-    let tokens = Tokenizer::new(&SnowflakeDialect {}, text)
-        .tokenize_with_location()
-        .map_err(|error| SqlError::syntax(format!("line {} at position {} {}", error.location.line, error.location.column, error.message)))?;
+    let tokens = Tokenizer::new(&SnowflakeDialect {}, text).tokenize_with_location().map_err(|error| {
+        SqlError::syntax(format!(
+            "line {} at position {} {}",
+            error.location.line, error.location.column, error.message
+        ))
+    })?;
     let starts: Vec<usize> = line_starts(text);
     let offset = |token: &TokenWithSpan| byte_offset(text, &starts, token.span.start.line, token.span.start.column);
     let (mut pieces, mut from, mut current) = (Vec::new(), 0, Vec::new());

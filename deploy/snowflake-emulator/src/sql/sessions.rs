@@ -248,7 +248,8 @@ impl Session {
             cursor.end()?;
             self.roll_back().await;
         } else {
-            let _ = (cursor.take("begin") || cursor.take("start")) && (cursor.take("transaction") || cursor.take("work"));
+            let _ =
+                (cursor.take("begin") || cursor.take("start")) && (cursor.take("transaction") || cursor.take("work"));
             if cursor.take("name") {
                 cursor.word()?;
             }

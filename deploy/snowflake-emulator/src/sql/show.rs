@@ -50,7 +50,18 @@ pub async fn show(session: &mut Session, piece: &Piece) -> Result<ResultSet, Sql
     if cursor.take("grants") {
         return grants(session, cursor).await;
     }
-    let kinds = ["streams", "tables", "views", "schemas", "databases", "columns", "primary keys", "warehouses", "objects", "tasks"];
+    let kinds = [
+        "streams",
+        "tables",
+        "views",
+        "schemas",
+        "databases",
+        "columns",
+        "primary keys",
+        "warehouses",
+        "objects",
+        "tasks",
+    ];
     let kind = kinds.into_iter().find(|kind| cursor.take(kind)).ok_or_else(|| SqlError::unsupported(&piece.text))?;
     let _ = cursor.take("history");
     let mut filter = filter(session, &mut cursor, kind)?;
@@ -61,11 +72,13 @@ pub async fn show(session: &mut Session, piece: &Piece) -> Result<ResultSet, Sql
         if catalog::object(session.connection(), &name, id).await?.is_none() {
             return Err(missing("Table", &name.to_string()));
         }
-        (filter.database, filter.schema, filter.table) = (Some(name.database), Some(name.schema), Some(vec![name.name]));
+        (filter.database, filter.schema, filter.table) =
+            (Some(name.database), Some(name.schema), Some(vec![name.name]));
     }
     let (columns, from, name, order) = listing(kind);
     let now = session.clock.now_ms();
-    let columns: Vec<Listed> = columns.into_iter().map(|(column, sql)| (column, sql.replace("{now}", &now.to_string()))).collect();
+    let columns: Vec<Listed> =
+        columns.into_iter().map(|(column, sql)| (column, sql.replace("{now}", &now.to_string()))).collect();
     let mut conditions = conditions(kind, &filter, name);
     if kind == "columns" || kind == "primary keys" {
         conditions.extend(filter.table.iter().map(|table| format!("o.name = {}", literal(&table[0]))));
@@ -73,13 +86,25 @@ pub async fn show(session: &mut Session, piece: &Piece) -> Result<ResultSet, Sql
     list(session, columns, from, &conditions, order, &filter).await
 }
 
-async fn list(session: &mut Session, columns: Vec<Listed>, from: &str, conditions: &[String], order: &str, filter: &Filter) -> Result<ResultSet, SqlError> {
-    let cells = columns.iter().enumerate().map(|(at, (_, sql))| format!("{sql} as c{}", at + 1)).collect::<Vec<_>>().join(", ");
+async fn list(
+    session: &mut Session,
+    columns: Vec<Listed>,
+    from: &str,
+    conditions: &[String],
+    order: &str,
+    filter: &Filter,
+) -> Result<ResultSet, SqlError> {
+    let cells =
+        columns.iter().enumerate().map(|(at, (_, sql))| format!("{sql} as c{}", at + 1)).collect::<Vec<_>>().join(", ");
     let limit = filter.limit.unwrap_or(SHOW_ROWS_MAX + 1);
     let sql = format!("select {cells} from {from} where {} order by {order} limit {limit}", conditions.join(" and "));
     let found = session.fetch(sql, columns.into_iter().map(|(column, _)| column).collect()).await?;
     if filter.limit.is_none() && found.row_count as u64 > SHOW_ROWS_MAX {
-        return Err(SqlError::new("090153", "22000", "The result set size exceeded the max number of rows(10000) supported for SHOW statements. Use LIMIT option to limit result set to a smaller number."));
+        return Err(SqlError::new(
+            "090153",
+            "22000",
+            "The result set size exceeded the max number of rows(10000) supported for SHOW statements. Use LIMIT option to limit result set to a smaller number.",
+        ));
     }
     Ok(found)
 }
@@ -106,7 +131,8 @@ fn filter(session: &Session, cursor: &mut Cursor<'_>, kind: &str) -> Result<Filt
             } else if matches!(kind, "columns" | "primary keys") {
                 found.table = Some(parts);
             } else {
-                (found.database, found.schema) = context.complete_schema(&parts).map(|(database, schema)| (Some(database), Some(schema)))?;
+                (found.database, found.schema) =
+                    context.complete_schema(&parts).map(|(database, schema)| (Some(database), Some(schema)))?;
             }
         }
     }
@@ -403,7 +429,8 @@ async fn grants(session: &mut Session, mut cursor: Cursor<'_>) -> Result<ResultS
         let row = vec![stamp, Some(role), some("USER"), Some(user), some("")];
         return Ok(results::small(columns, &[row], session.cut).await);
     }
-    let names = ["created_on", "privilege", "granted_on", "name", "granted_to", "grantee_name", "grant_option", "granted_by"];
+    let names =
+        ["created_on", "privilege", "granted_on", "name", "granted_to", "grantee_name", "grant_option", "granted_by"];
     let columns: Vec<Column> = names
         .iter()
         .map(|name| if *name == "created_on" { Column::new(name, Type::TimestampLtz) } else { Column::text(name) })
@@ -412,7 +439,16 @@ async fn grants(session: &mut Session, mut cursor: Cursor<'_>) -> Result<ResultS
         let kind = cursor.word()?;
         let parts = cursor.name()?;
         cursor.end()?;
-        let row = vec![stamp, some("OWNERSHIP"), Some(kind), Some(parts.join(".")), some("ROLE"), some("ACCOUNTADMIN"), some("true"), some("ACCOUNTADMIN")];
+        let row = vec![
+            stamp,
+            some("OWNERSHIP"),
+            Some(kind),
+            Some(parts.join(".")),
+            some("ROLE"),
+            some("ACCOUNTADMIN"),
+            some("true"),
+            some("ACCOUNTADMIN"),
+        ];
         return Ok(results::small(columns, &[row], session.cut).await);
     }
     cursor.expect("to role")?;
@@ -430,7 +466,16 @@ async fn grants(session: &mut Session, mut cursor: Cursor<'_>) -> Result<ResultS
     let rows: Vec<Vec<Option<String>>> = found
         .into_iter()
         .map(|(kind, name)| {
-            vec![stamp.clone(), some("OWNERSHIP"), Some(kind), Some(name), some("ROLE"), Some(grantee.clone()), some("true"), some("ACCOUNTADMIN")]
+            vec![
+                stamp.clone(),
+                some("OWNERSHIP"),
+                Some(kind),
+                Some(name),
+                some("ROLE"),
+                Some(grantee.clone()),
+                some("true"),
+                some("ACCOUNTADMIN"),
+            ]
         })
         .collect();
     Ok(results::small(columns, &rows, session.cut).await)
@@ -448,20 +493,38 @@ pub async fn describe(session: &mut Session, piece: &Piece) -> Result<ResultSet,
     let parts = cursor.name()?;
     cursor.end()?;
     let (context, id) = (session.around.context.clone(), session.id);
-    let found = catalog::relation(session.connection(), &context, &parts, id).await.map_err(|error| SqlError { code: "002043".into(), state: "02000".into(), ..error })?;
+    let found = catalog::relation(session.connection(), &context, &parts, id).await.map_err(|error| SqlError {
+        code: "002043".into(),
+        state: "02000".into(),
+        ..error
+    })?;
     let object = match (&found, kind) {
         (Relation::Table(table), "table" | "view") => table.id,
         (Relation::View(view), "table" | "view") => view.id,
         (Relation::Stream(stream), "stream") => stream.id,
-        _ => return Err(missing(&format!("{}{}", kind[..1].to_uppercase(), &kind[1..]), &context.complete(&parts)?.to_string())),
+        _ => {
+            return Err(missing(
+                &format!("{}{}", kind[..1].to_uppercase(), &kind[1..]),
+                &context.complete(&parts)?.to_string(),
+            ));
+        }
     };
     if kind == "stream" {
         let now = session.clock.now_ms();
-        let columns = streams().into_iter().map(|(column, sql)| (column, sql.replace("{now}", &now.to_string()))).collect();
+        let columns =
+            streams().into_iter().map(|(column, sql)| (column, sql.replace("{now}", &now.to_string()))).collect();
         let (_, from, _, order) = listing("streams");
         return list(session, columns, from, &[format!("o.id = {object}")], order, &Filter::default()).await;
     }
-    list(session, described(), "emulator.column c", &[format!("c.object_id = {object}")], "c.ordinal", &Filter::default()).await
+    list(
+        session,
+        described(),
+        "emulator.column c",
+        &[format!("c.object_id = {object}")],
+        "c.ordinal",
+        &Filter::default(),
+    )
+    .await
 }
 
 fn described() -> Vec<Listed> {

@@ -60,7 +60,9 @@ impl Type {
         let found = match written {
             D::Numeric(info) | D::Decimal(info) | D::Dec(info) => fixed(info)?,
             D::TinyInt(_) | D::SmallInt(_) | D::Int(_) | D::Integer(_) | D::BigInt(_) => Self::INTEGER,
-            D::Float(_) | D::Float4 | D::Float8 | D::Real | D::Double(_) | D::DoublePrecision | D::Float64 => Self::Real,
+            D::Float(_) | D::Float4 | D::Float8 | D::Real | D::Double(_) | D::DoublePrecision | D::Float64 => {
+                Self::Real
+            }
             D::Character(length) | D::Char(length) => text(length.as_ref(), 1),
             D::CharacterVarying(length) | D::CharVarying(length) | D::Varchar(length) | D::Nvarchar(length) => {
                 text(length.as_ref(), TEXT_LENGTH_MAX)
@@ -81,8 +83,9 @@ impl Type {
             D::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => Self::TimestampNtz,
             D::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => Self::TimestampTz,
             D::Array(_) => Self::Array,
-            D::Custom(name, arguments) => custom(&name.to_string(), arguments)
-                .ok_or_else(|| SqlError::compilation("002040", "42601", format!("Unsupported data type '{written}'.")))?,
+            D::Custom(name, arguments) => custom(&name.to_string(), arguments).ok_or_else(|| {
+                SqlError::compilation("002040", "42601", format!("Unsupported data type '{written}'."))
+            })?,
             _ => return Err(SqlError::compilation("002040", "42601", format!("Unsupported data type '{written}'."))),
         };
         Ok(found)
@@ -119,7 +122,9 @@ impl Type {
             Self::TimestampNtz => "TIMESTAMP_NTZ(9)".into(),
             Self::TimestampLtz => "TIMESTAMP_LTZ(9)".into(),
             Self::TimestampTz => "TIMESTAMP_TZ(9)".into(),
-            Self::Real | Self::Boolean | Self::Date | Self::Variant | Self::Object | Self::Array => self.schema_name().into(),
+            Self::Real | Self::Boolean | Self::Date | Self::Variant | Self::Object | Self::Array => {
+                self.schema_name().into()
+            }
         }
     }
 
@@ -209,7 +214,11 @@ fn fixed(info: &ExactNumberInfo) -> Result<Type, SqlError> {
     };
     let scale = u64::try_from(scale).unwrap_or(u64::MAX);
     if precision == 0 || precision > u64::from(PRECISION_MAX) || scale > precision || scale > 37 {
-        return Err(SqlError::compilation("002045", "42601", format!("invalid precision or scale: ({precision}, {scale})")));
+        return Err(SqlError::compilation(
+            "002045",
+            "42601",
+            format!("invalid precision or scale: ({precision}, {scale})"),
+        ));
     }
     Ok(Type::Fixed { precision: precision as u32, scale: scale as u32 })
 }

@@ -20,7 +20,8 @@ fn der(pem: &str) -> Vec<u8> {
 /// A JWT as the Snowflake CLI makes it.
 fn jwt((private, public): (&str, &str), subject: &str, issued_s: i64, expires_s: i64) -> String {
     let fingerprint = STANDARD.encode(Sha256::digest(der(public)));
-    let claims = json!({"iss": format!("{subject}.SHA256:{fingerprint}"), "sub": subject, "iat": issued_s, "exp": expires_s});
+    let claims =
+        json!({"iss": format!("{subject}.SHA256:{fingerprint}"), "sub": subject, "iat": issued_s, "exp": expires_s});
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", encode(&json!({"alg": "RS256", "typ": "JWT"})), encode(&claims));
     let pair = RsaKeyPair::from_pkcs8(&der(private)).expect("a key");
@@ -120,7 +121,12 @@ async fn an_access_token_is_taken_until_it_expires() {
 async fn a_call_without_a_token_is_refused() {
     let bench = Bench::new().await;
 
-    let answer = bench.http.post(format!("{}/api/v2/statements", bench.url)).json(&json!({"statement": "select 1"})).send().await;
+    let answer = bench
+        .http
+        .post(format!("{}/api/v2/statements", bench.url))
+        .json(&json!({"statement": "select 1"}))
+        .send()
+        .await;
 
     assert_eq!(answer.expect("an answer").status(), 401);
 }
@@ -133,7 +139,8 @@ async fn another_users_handle_is_unknown() {
     let token = bench.emulator.create_token("OTHER", "programmatic", 100, "").await.expect("a token");
     let other = Bench { token, ..bench };
 
-    let (status, _) = other.get(&format!("/api/v2/statements/{}", done["statementHandle"].as_str().expect("a handle"))).await;
+    let (status, _) =
+        other.get(&format!("/api/v2/statements/{}", done["statementHandle"].as_str().expect("a handle"))).await;
 
     assert_eq!(status, 422);
 }
@@ -143,9 +150,10 @@ const BACK: &str = "http://127.0.0.1:9/back";
 
 /// Goes through the consent; returns the code.
 async fn consent(bench: &Bench, single_use: bool) -> String {
-    let client = json!({"client_id": "id+1", "client_secret": "s:e/c", "redirect_uri": BACK, "single_use_refresh": single_use});
+    let client =
+        json!({"client_id": "id+1", "client_secret": "s:e/c", "redirect_uri": BACK, "single_use_refresh": single_use});
     bench.admin(reqwest::Method::POST, "/emulator/oauth/clients", &client).await;
-    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
+    let http = snowflake_emulator::http_client().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
     let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
     let url = format!(
         "{}/oauth/authorize?client_id=id%2B1&response_type=code&redirect_uri={BACK}&state=a%26b\
@@ -176,7 +184,12 @@ async fn token(bench: &Bench, form: &[(&str, &str)]) -> (u16, Value) {
 async fn oauth_gives_tokens_for_a_code_and_new_ones_for_a_refresh_token() {
     let bench = Bench::new().await;
     let code = consent(&bench, false).await;
-    let exchange = [("grant_type", "authorization_code"), ("code", code.as_str()), ("redirect_uri", BACK), ("code_verifier", VERIFIER)];
+    let exchange = [
+        ("grant_type", "authorization_code"),
+        ("code", code.as_str()),
+        ("redirect_uri", BACK),
+        ("code_verifier", VERIFIER),
+    ];
 
     let (status, granted) = token(&bench, &exchange).await;
     assert_eq!((status, &granted["expires_in"], &granted["username"]), (200, &json!(600), &json!("JDOE")));
@@ -196,7 +209,8 @@ async fn oauth_gives_tokens_for_a_code_and_new_ones_for_a_refresh_token() {
 async fn a_single_use_refresh_token_that_comes_back_ends_everything() {
     let bench = Bench::new().await;
     let code = consent(&bench, true).await;
-    let (_, granted) = token(&bench, &[("grant_type", "authorization_code"), ("code", &code), ("code_verifier", VERIFIER)]).await;
+    let (_, granted) =
+        token(&bench, &[("grant_type", "authorization_code"), ("code", &code), ("code_verifier", VERIFIER)]).await;
     let first = granted["refresh_token"].as_str().expect("text");
 
     let (status, second) = token(&bench, &[("grant_type", "refresh_token"), ("refresh_token", first)]).await;
@@ -213,7 +227,10 @@ async fn oauth_refuses_a_wrong_verifier_a_wrong_client_and_a_wrong_redirect() {
     let bench = Bench::new().await;
     let code = consent(&bench, false).await;
 
-    assert_eq!(token(&bench, &[("grant_type", "authorization_code"), ("code", &code), ("code_verifier", "wrong")]).await.0, 400);
+    assert_eq!(
+        token(&bench, &[("grant_type", "authorization_code"), ("code", &code), ("code_verifier", "wrong")]).await.0,
+        400
+    );
     let stranger = bench
         .http
         .post(format!("{}/oauth/token-request", bench.url))
@@ -221,6 +238,7 @@ async fn oauth_refuses_a_wrong_verifier_a_wrong_client_and_a_wrong_redirect() {
         .body("grant_type=refresh_token&refresh_token=x&client_id=id%2B1&client_secret=wrong");
     let (status, body) = read(stranger.send().await.expect("an answer")).await;
     assert_eq!((status.as_u16(), &body["error"], &body["success"]), (401, &json!("invalid_client"), &json!(false)));
-    let (status, _) = bench.get("/oauth/authorize?client_id=id%2B1&response_type=code&redirect_uri=http://127.0.0.1:9/evil").await;
+    let (status, _) =
+        bench.get("/oauth/authorize?client_id=id%2B1&response_type=code&redirect_uri=http://127.0.0.1:9/evil").await;
     assert_eq!(status, 400);
 }

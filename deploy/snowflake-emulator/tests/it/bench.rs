@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use snowflake_emulator::{Emulator, http};
+use snowflake_emulator::{Emulator, http, http_client};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
@@ -42,13 +42,14 @@ impl Bench {
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let router = http::router(emulator.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let bench = Self { url, token, database_url, http: reqwest::Client::new(), emulator };
+        let bench = Self { url, token, database_url, http: http_client().build().expect("a client"), emulator };
         bench.admin(Method::POST, "/emulator/databases", &json!({"name": "DB"})).await;
         bench
     }
 
     pub async fn admin(&self, method: Method, path: &str, body: &Value) -> Value {
-        let answer = self.http.request(method, format!("{}{path}", self.url)).json(body).send().await.expect("an answer");
+        let answer =
+            self.http.request(method, format!("{}{path}", self.url)).json(body).send().await.expect("an answer");
         assert!(answer.status().is_success(), "{path}: {}", answer.status());
         answer.json().await.expect("JSON")
     }
@@ -78,7 +79,8 @@ impl Bench {
         for (name, value) in more.as_object().into_iter().flatten() {
             body[name] = value.clone();
         }
-        read(self.send(Method::POST, &format!("/api/v2/statements?{query}"), Some(&body)).await.expect("an answer")).await
+        read(self.send(Method::POST, &format!("/api/v2/statements?{query}"), Some(&body)).await.expect("an answer"))
+            .await
     }
 
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
@@ -126,7 +128,11 @@ impl Bench {
     /// The rows with `|` between cells, as golden tables are written.
     pub async fn lines(&self, statement: &str) -> Vec<String> {
         let text = |cell: Option<String>| cell.unwrap_or_else(|| "NULL".into());
-        self.rows(statement).await.into_iter().map(|row| row.into_iter().map(text).collect::<Vec<_>>().join("|")).collect()
+        self.rows(statement)
+            .await
+            .into_iter()
+            .map(|row| row.into_iter().map(text).collect::<Vec<_>>().join("|"))
+            .collect()
     }
 
     /// The first cell.
@@ -138,7 +144,10 @@ impl Bench {
     pub async fn code(&self, statement: &str) -> String {
         let (status, body) = self.submit("", statement, json!({})).await;
         assert_eq!(status, 422, "{statement}: {body}");
-        assert!(body["statementHandle"].is_string() && body["sqlState"].is_string() && body["message"].is_string(), "{body}");
+        assert!(
+            body["statementHandle"].is_string() && body["sqlState"].is_string() && body["message"].is_string(),
+            "{body}"
+        );
         body["code"].as_str().expect("a code").to_owned()
     }
 }

@@ -25,7 +25,12 @@ async fn tiny_partitions_cut_by_rows() {
 
     let body = bench.run("select seq4() from table(generator(rowcount => 5))").await;
 
-    let counts: Vec<&Value> = body["resultSetMetaData"]["partitionInfo"].as_array().expect("a list").iter().map(|part| &part["rowCount"]).collect();
+    let counts: Vec<&Value> = body["resultSetMetaData"]["partitionInfo"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|part| &part["rowCount"])
+        .collect();
     assert_eq!(counts, [&json!(2), &json!(2), &json!(1)]);
     assert_eq!(bench.rows("select seq4() from table(generator(rowcount => 5))").await.len(), 5);
 }
@@ -36,7 +41,9 @@ async fn a_status_before_runs_nothing_and_one_after_runs_all() {
         for status in [429, 500, 502, 503, 504] {
             let bench = Bench::new().await;
             bench.run("create table t (id number)").await;
-            bench.fault(json!({"kind": "status", "status": status, "moment": moment, "count": 1, "statement": "INSERT"})).await;
+            bench
+                .fault(json!({"kind": "status", "status": status, "moment": moment, "count": 1, "statement": "INSERT"}))
+                .await;
 
             let (answered, body) = bench.submit("", "insert into t values (1)", json!({})).await;
 
@@ -59,7 +66,9 @@ async fn a_request_that_was_lost_after_executing_is_found_by_its_id() {
     let path = format!("/api/v2/statements?requestId={}", Uuid::new_v4());
 
     assert!(is_cut(bench.send(reqwest::Method::POST, &path, Some(&body)).await).await);
-    let (status, _) = read(bench.send(reqwest::Method::POST, &format!("{path}&retry=true"), Some(&body)).await.expect("an answer")).await;
+    let (status, _) =
+        read(bench.send(reqwest::Method::POST, &format!("{path}&retry=true"), Some(&body)).await.expect("an answer"))
+            .await;
 
     assert_eq!(status, 200);
     assert_eq!(bench.one("select count(*) from t").await, "1");
@@ -92,7 +101,9 @@ async fn cuts_break_the_connection_before_after_and_inside() {
     for (moment, count) in [("before", "0"), ("after", "1"), ("body", "1")] {
         let bench = Bench::new().await;
         bench.run("create table t (id number)").await;
-        bench.fault(json!({"kind": "cut", "moment": moment, "statement": "insert", "on": ["submit"], "count": 1})).await;
+        bench
+            .fault(json!({"kind": "cut", "moment": moment, "statement": "insert", "on": ["submit"], "count": 1}))
+            .await;
         let body = json!({"statement": "insert into t values (1)", "database": "DB", "schema": "PUBLIC"});
 
         assert!(is_cut(bench.send(reqwest::Method::POST, "/api/v2/statements", Some(&body)).await).await, "{moment}");
@@ -125,7 +136,13 @@ async fn a_zombie_runs_when_it_is_released() {
     assert_eq!(status, 504);
     assert_eq!(bench.code("select * from b").await, "002003");
     let listed = bench.admin(reqwest::Method::GET, "/emulator/statements", &json!({})).await;
-    let zombie = listed["statements"].as_array().expect("a list").iter().find(|one| one["state"] == "running").expect("it waits").clone();
+    let zombie = listed["statements"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|one| one["state"] == "running")
+        .expect("it waits")
+        .clone();
     bench.run("insert into t values (2)").await;
     bench.admin(reqwest::Method::POST, "/emulator/zombies/release", &json!({})).await;
 

@@ -40,15 +40,26 @@ async fn the_commands_prepare_serve_and_load_an_account() {
     command(&url, &["create-database", "demo"]).await;
     command(&url, &["set-key", "jdoe", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/keys/one.pub")]).await;
     let token = command(&url, &["create-token", "jdoe"]).await;
-    command(&url, &["load", "--database", "demo", "--table", "orders", "--rate", "2000", "--seconds", "1", "--seed", "7"]).await;
+    command(
+        &url,
+        &["load", "--database", "demo", "--table", "orders", "--rate", "2000", "--seconds", "1", "--seed", "7"],
+    )
+    .await;
 
-    let printed = command(&url, &["sql", "--database", "demo", "--schema", "public", "select 1; select count(*) > 0 as some from orders"]).await;
+    let printed = command(
+        &url,
+        &["sql", "--database", "demo", "--schema", "public", "select 1; select count(*) > 0 as some from orders"],
+    )
+    .await;
     assert!(printed.contains("SOME") && printed.contains("true") && printed.ends_with("(1 rows)"), "{printed}");
 
     let (mut server, address) = serve(&url).await;
-    let shown = command(&url, &["faults", "--url", &address, r#"{"rules":[{"kind":"token_expired","count":1}]}"#]).await;
+    let shown =
+        command(&url, &["faults", "--url", &address, r#"{"rules":[{"kind":"token_expired","count":1}]}"#]).await;
     assert!(shown.contains("token_expired"), "{shown}");
-    let answer = reqwest::Client::new()
+    let answer = snowflake_emulator::http_client()
+        .build()
+        .expect("a client")
         .post(format!("{address}/api/v2/statements"))
         .bearer_auth(&token)
         .header("accept", "application/json")

@@ -70,16 +70,23 @@ async fn partitions_are_gzip_without_metadata_and_add_up() {
     let info = body["resultSetMetaData"]["partitionInfo"].as_array().expect("partitions").clone();
     assert!(info.len() > 2, "{info:?}");
 
-    let answer = bench.send(reqwest::Method::GET, &format!("/api/v2/statements/{handle}?partition=1"), None).await.expect("an answer");
+    let answer = bench
+        .send(reqwest::Method::GET, &format!("/api/v2/statements/{handle}?partition=1"), None)
+        .await
+        .expect("an answer");
     assert_eq!(answer.headers()["content-encoding"], "gzip");
     let link = answer.headers()["link"].to_str().expect("text").to_owned();
     let (_, part) = crate::bench::read(answer).await;
 
-    assert_eq!(part.as_object().map(|members| members.keys().cloned().collect::<Vec<_>>()), Some(vec!["data".to_owned()]));
+    assert_eq!(
+        part.as_object().map(|members| members.keys().cloned().collect::<Vec<_>>()),
+        Some(vec!["data".to_owned()])
+    );
     assert_eq!(part["data"].as_array().map(Vec::len), info[1]["rowCount"].as_u64().map(|count| count as usize));
     assert!(["first", "next", "prev", "last"].iter().all(|rel| link.contains(&format!("rel=\"{rel}\""))), "{link}");
     let rows = bench.rows(statement).await;
-    let numbers: Vec<usize> = rows.iter().map(|row| row[0].as_ref().expect("a number").parse().expect("digits")).collect();
+    let numbers: Vec<usize> =
+        rows.iter().map(|row| row[0].as_ref().expect("a number").parse().expect("digits")).collect();
     assert_eq!(numbers, (0..5000).collect::<Vec<_>>());
     let (status, _) = bench.get(&format!("/api/v2/statements/{handle}?partition=999")).await;
     assert_eq!(status, 422);
@@ -90,7 +97,11 @@ async fn several_statements_have_a_handle_each() {
     let bench = Bench::new().await;
 
     let (status, body) = bench
-        .submit("", "create table t (id number); insert into t values (1), (2); select count(*) from t;", json!({"parameters": {"MULTI_STATEMENT_COUNT": "3"}}))
+        .submit(
+            "",
+            "create table t (id number); insert into t values (1), (2); select count(*) from t;",
+            json!({"parameters": {"MULTI_STATEMENT_COUNT": "3"}}),
+        )
         .await;
 
     assert_eq!(status, 200, "{body}");
@@ -118,7 +129,8 @@ async fn what_ran_before_a_failing_statement_stays_and_an_open_transaction_does_
     let many = json!({"parameters": {"MULTI_STATEMENT_COUNT": "0"}});
     bench.run("create table t (id number)").await;
 
-    let (status, body) = bench.submit("", "insert into t values (1);\nselect nope;\ninsert into t values (2)", many.clone()).await;
+    let (status, body) =
+        bench.submit("", "insert into t values (1);\nselect nope;\ninsert into t values (2)", many.clone()).await;
     let (_, _) = bench.submit("", "begin; insert into t values (3); select nope; commit", many).await;
 
     assert_eq!((status.as_u16(), &body["code"], &body["sqlState"]), (422, &json!("100132"), &json!("P0000")));
@@ -165,10 +177,16 @@ async fn a_running_statement_can_be_cancelled() {
     let (_, body) = bench.submit("async=true", ENDLESS, json!({})).await;
     let handle = body["statementHandle"].as_str().expect("a handle");
 
-    let answer = bench.send(reqwest::Method::POST, &format!("/api/v2/statements/{handle}/cancel"), None).await.expect("an answer");
+    let answer = bench
+        .send(reqwest::Method::POST, &format!("/api/v2/statements/{handle}/cancel"), None)
+        .await
+        .expect("an answer");
     let (status, cancelled) = crate::bench::read(answer).await;
 
-    assert_eq!((status.as_u16(), &cancelled["code"], &cancelled["message"]), (200, &json!("000604"), &json!("SQL execution canceled")));
+    assert_eq!(
+        (status.as_u16(), &cancelled["code"], &cancelled["message"]),
+        (200, &json!("000604"), &json!("SQL execution canceled"))
+    );
     let (status, body) = bench.finish(handle).await;
     assert_eq!((status.as_u16(), &body["code"], &body["sqlState"]), (422, &json!("000604"), &json!("57014")));
 }
@@ -189,7 +207,10 @@ async fn an_unknown_handle_answers_000709() {
     let handle = Uuid::new_v4();
 
     let (polled, body) = bench.get(&format!("/api/v2/statements/{handle}")).await;
-    let cancel = bench.send(reqwest::Method::POST, &format!("/api/v2/statements/{handle}/cancel"), None).await.expect("an answer");
+    let cancel = bench
+        .send(reqwest::Method::POST, &format!("/api/v2/statements/{handle}/cancel"), None)
+        .await
+        .expect("an answer");
     let (cancelled, _) = crate::bench::read(cancel).await;
 
     assert_eq!((polled.as_u16(), cancelled.as_u16()), (422, 422));
@@ -232,7 +253,8 @@ async fn a_bad_body_a_bad_parameter_and_missing_headers_are_refused() {
     let (status, _) = bench.submit("", "select 1", json!({"parameters": {"AUTOCOMMIT": "false"}})).await;
     assert_eq!(status, 422);
     let url = format!("{}/api/v2/statements", bench.url);
-    let bare = bench.http.post(&url).bearer_auth(&bench.token).body(r#"{"statement":"select 1"}"#).header("user-agent", "x/1");
+    let bare =
+        bench.http.post(&url).bearer_auth(&bench.token).body(r#"{"statement":"select 1"}"#).header("user-agent", "x/1");
     assert_eq!(bare.send().await.expect("an answer").status(), 415);
     let nameless = bench.http.post(url).bearer_auth(&bench.token).json(&json!({"statement": "select 1"}));
     assert_eq!(nameless.send().await.expect("an answer").status(), 400);
@@ -252,7 +274,15 @@ async fn a_statement_that_needs_a_warehouse_says_so() {
 async fn only_statements_that_need_rows_wake_the_warehouse() {
     let bench = Bench::new().await;
     let path = "/emulator/accounting";
-    bench.all(&["create table t (id number)", "create stream s on table t", "select system$stream_has_data('s')", "show streams", "describe table t"]).await;
+    bench
+        .all(&[
+            "create table t (id number)",
+            "create stream s on table t",
+            "select system$stream_has_data('s')",
+            "show streams",
+            "describe table t",
+        ])
+        .await;
     let idle: Value = bench.admin(reqwest::Method::GET, path, &json!({})).await;
 
     bench.all(&["insert into t values (1)", "create table b as select * from s"]).await;

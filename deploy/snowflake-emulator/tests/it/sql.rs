@@ -38,7 +38,10 @@ async fn the_statements_that_freshet_sends() {
     let (status, body) = bench.submit("", text, json!({"parameters": {"MULTI_STATEMENT_COUNT": "3"}})).await;
 
     assert_eq!(status, 200, "{body}");
-    assert_eq!(bench.lines("select b, id, v, a from db.freshet.outbox order by id").await, ["b1|1|a|INSERT", "b1|2|b|INSERT"]);
+    assert_eq!(
+        bench.lines("select b, id, v, a from db.freshet.outbox order by id").await,
+        ["b1|1|a|INSERT", "b1|2|b|INSERT"]
+    );
     assert_eq!(bench.code("CREATE STREAM db.freshet.s3 ON DYNAMIC TABLE db.public.dt").await, "002003");
 }
 
@@ -99,7 +102,12 @@ async fn quoted_and_unquoted_names_and_keywords_as_names() {
 
     let body = bench.run("select \"select\", \"lower\", upper, m.\"order\" from \"Mixed \"\"x\" m order by 1").await;
 
-    let names: Vec<_> = body["resultSetMetaData"]["rowType"].as_array().expect("a list").iter().map(|column| column["name"].clone()).collect();
+    let names: Vec<_> = body["resultSetMetaData"]["rowType"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|column| column["name"].clone())
+        .collect();
     assert_eq!(names, [json!("select"), json!("lower"), json!("UPPER"), json!("order")]);
     assert_eq!(bench.one("select system$stream_has_data('db.public.\"s.1\"')").await, "true");
     assert_eq!(bench.lines("select \"select\" from \"s.1\"").await, ["5"]);
@@ -119,30 +127,60 @@ async fn joins_ctes_windows_and_subqueries() {
         .await;
 
     for (query, expected) in [
-        ("select a.id, sum(b.n) from a left join b on a.id = b.id group by a.id order by 1", vec!["1|4.00", "2|NULL", "3|4.00", "4|NULL"]),
+        (
+            "select a.id, sum(b.n) from a left join b on a.id = b.id group by a.id order by 1",
+            vec!["1|4.00", "2|NULL", "3|4.00", "4|NULL"],
+        ),
         ("select id, n from a join b using (id) order by n", vec!["1|1.50", "1|2.50", "3|4.00"]),
-        ("with c as (select g, count(*) as k from a group by g) select g, k from c order by k desc, g", vec!["x|2", "y|1", "NULL|1"]),
+        (
+            "with c as (select g, count(*) as k from a group by g) select g, k from c order by k desc, g",
+            vec!["x|2", "y|1", "NULL|1"],
+        ),
         ("select id from a where id in (select id from b) order by id", vec!["1", "3"]),
         ("select id from a where exists (select 1 from b where b.id = a.id and b.n > 2) order by id", vec!["1", "3"]),
-        ("select id, (select max(n) from b where b.id = a.id) as m from a where id < 3 order by id", vec!["1|2.50", "2|NULL"]),
-        ("select id from a qualify row_number() over (partition by g order by id desc) = 1 order by id", vec!["2", "3", "4"]),
-        ("select g, sum(id) over (partition by g) as s from a where g is not null order by id", vec!["x|3", "x|3", "y|3"]),
+        (
+            "select id, (select max(n) from b where b.id = a.id) as m from a where id < 3 order by id",
+            vec!["1|2.50", "2|NULL"],
+        ),
+        (
+            "select id from a qualify row_number() over (partition by g order by id desc) = 1 order by id",
+            vec!["2", "3", "4"],
+        ),
+        (
+            "select g, sum(id) over (partition by g) as s from a where g is not null order by id",
+            vec!["x|3", "x|3", "y|3"],
+        ),
         ("select distinct g from a order by g nulls first limit 2 offset 1", vec!["x", "y"]),
         ("select id from a minus select id from b order by id", vec!["2", "4"]),
-        ("select coalesce(a.id, b.id) as i, a.id is null as l from a full outer join (select 9 as id) b on a.id = b.id order by i desc limit 2", vec!["9|true", "4|false"]),
+        (
+            "select coalesce(a.id, b.id) as i, a.id is null as l from a full outer join (select 9 as id) b on a.id = b.id order by i desc limit 2",
+            vec!["9|true", "4|false"],
+        ),
         ("select id * 2 as twice, twice + 1 as more from a where twice > 6", vec!["8|9"]),
-        ("select count(distinct g), count_if(g = 'x'), listagg(g, ',') within group (order by id) from a", vec!["2|2|x,x,y"]),
+        (
+            "select count(distinct g), count_if(g = 'x'), listagg(g, ',') within group (order by id) from a",
+            vec!["2|2|x,x,y"],
+        ),
         ("select * exclude (g) from a where g ilike 'Y%'", vec!["3"]),
         ("select id from a where id not in (1, 2) and g is distinct from 'y'", vec!["4"]),
         ("select case g when 'x' then 1 when 'y' then 2.5 end from a order by id", vec!["1.0", "1.0", "2.5", "NULL"]),
         ("select iff(id > 2, 'big', 'small'), nvl(g, '-') from a order by id desc limit 1", vec!["big|-"]),
         ("select column1, column2 from values (1, 'a'), (2, null) order by 1 desc", vec!["2|NULL", "1|a"]),
         ("select 'B' < 'a', 'Z' < 'ä', upper('ß')", vec!["true|true|ß"]),
-        ("select substr('hello', -3, 2), left('hello', 2), split_part('a.b.c', '.', 2), length('äö')", vec!["ll|he|b|2"]),
+        (
+            "select substr('hello', -3, 2), left('hello', 2), split_part('a.b.c', '.', 2), length('äö')",
+            vec!["ll|he|b|2"],
+        ),
         ("select 7 / 2, 10 / 3, 5 % 3, round(2.567, 2), 0.1 + 0.2", vec!["3.500000|3.333333|2|2.570|0.3"]),
-        ("select dateadd(day, 3, '2024-02-27'::date), datediff(hour, '2024-01-01 01:30:00'::timestamp_ntz, '2024-01-01 03:00:00'::timestamp_ntz)", vec!["19783|2"]),
+        (
+            "select dateadd(day, 3, '2024-02-27'::date), datediff(hour, '2024-01-01 01:30:00'::timestamp_ntz, '2024-01-01 03:00:00'::timestamp_ntz)",
+            vec!["19783|2"],
+        ),
         ("select parse_json('{\"a\":{\"b\":[1,2]}}'):a.b[1]::number + 1", vec!["3"]),
-        ("select equal_null(null, null), hash(1) = hash(1.00), hash('a') = hash('b'), try_cast('x' as number)", vec!["true|true|false|NULL"]),
+        (
+            "select equal_null(null, null), hash(1) = hash(1.00), hash('a') = hash('b'), try_cast('x' as number)",
+            vec!["true|true|false|NULL"],
+        ),
     ] {
         assert_eq!(bench.lines(query).await, expected, "{query}");
     }
@@ -151,7 +189,14 @@ async fn joins_ctes_windows_and_subqueries() {
 #[tokio::test]
 async fn a_hash_over_all_rows_does_not_depend_on_their_order() {
     let bench = Bench::new().await;
-    bench.all(&["create table a (n number, v varchar)", "create table b (n number, v varchar)", "insert into a values (1, 'x'), (2, null)", "insert into b values (2, null), (1, 'x')"]).await;
+    bench
+        .all(&[
+            "create table a (n number, v varchar)",
+            "create table b (n number, v varchar)",
+            "insert into a values (1, 'x'), (2, null)",
+            "insert into b values (2, null), (1, 'x')",
+        ])
+        .await;
 
     let of = async |table: &str| bench.one(&format!("select hash_agg(*) from {table}")).await;
 
@@ -163,7 +208,13 @@ async fn a_hash_over_all_rows_does_not_depend_on_their_order() {
 #[tokio::test]
 async fn dml_answers_counts() {
     let bench = Bench::new().await;
-    bench.all(&["create table t (id number, v varchar default 'none')", "create table u (id number, v varchar)", "insert into u values (2, 'two'), (3, 'three')"]).await;
+    bench
+        .all(&[
+            "create table t (id number, v varchar default 'none')",
+            "create table u (id number, v varchar)",
+            "insert into u values (2, 'two'), (3, 'three')",
+        ])
+        .await;
 
     let inserted = bench.run("insert into t (id) values (1), (2)").await;
     let merged = bench
@@ -184,27 +235,62 @@ async fn dml_answers_counts() {
 #[tokio::test]
 async fn show_and_describe_have_the_documented_columns() {
     let bench = Bench::new().await;
-    bench.all(&["create table t (id number primary key, v varchar(10) comment 'c')", "create view w as select id from t", "create stream s on table t comment = 'mine'"]).await;
+    bench
+        .all(&[
+            "create table t (id number primary key, v varchar(10) comment 'c')",
+            "create view w as select id from t",
+            "create stream s on table t comment = 'mine'",
+        ])
+        .await;
 
     for (statement, first) in [
-        ("show streams", "created_on,name,database_name,schema_name,owner,comment,table_name,source_type,base_tables,type,stale,mode,stale_after,invalid_reason,owner_role_type"),
-        ("show tables", "created_on,name,database_name,schema_name,kind,comment,cluster_by,rows,bytes,owner,retention_time,automatic_clustering,change_tracking"),
-        ("show views", "created_on,name,reserved,database_name,schema_name,owner,comment,text,is_secure,is_materialized"),
+        (
+            "show streams",
+            "created_on,name,database_name,schema_name,owner,comment,table_name,source_type,base_tables,type,stale,mode,stale_after,invalid_reason,owner_role_type",
+        ),
+        (
+            "show tables",
+            "created_on,name,database_name,schema_name,kind,comment,cluster_by,rows,bytes,owner,retention_time,automatic_clustering,change_tracking",
+        ),
+        (
+            "show views",
+            "created_on,name,reserved,database_name,schema_name,owner,comment,text,is_secure,is_materialized",
+        ),
         ("show schemas", "created_on,name,is_default,is_current,database_name,owner,comment,options,retention_time"),
         ("show databases", "created_on,name,is_default,is_current,origin,owner,comment,options,retention_time"),
-        ("show columns in table t", "table_name,schema_name,column_name,data_type,null?,default,kind,expression,comment,database_name,autoincrement"),
-        ("show primary keys in table t", "created_on,database_name,schema_name,table_name,column_name,key_sequence,constraint_name,rely,comment"),
+        (
+            "show columns in table t",
+            "table_name,schema_name,column_name,data_type,null?,default,kind,expression,comment,database_name,autoincrement",
+        ),
+        (
+            "show primary keys in table t",
+            "created_on,database_name,schema_name,table_name,column_name,key_sequence,constraint_name,rely,comment",
+        ),
         ("show warehouses", "name,state,type,size"),
-        ("show grants to role accountadmin", "created_on,privilege,granted_on,name,granted_to,grantee_name,grant_option,granted_by"),
-        ("show grants on table t", "created_on,privilege,granted_on,name,granted_to,grantee_name,grant_option,granted_by"),
+        (
+            "show grants to role accountadmin",
+            "created_on,privilege,granted_on,name,granted_to,grantee_name,grant_option,granted_by",
+        ),
+        (
+            "show grants on table t",
+            "created_on,privilege,granted_on,name,granted_to,grantee_name,grant_option,granted_by",
+        ),
         ("describe table t", "name,type,kind,null?,default,primary key,unique key,check,expression,comment"),
         ("describe view w", "name,type,kind,null?"),
         ("describe stream s", "created_on,name,database_name,schema_name,owner,comment,table_name"),
         ("select * from information_schema.tables", "TABLE_CATALOG,TABLE_SCHEMA,TABLE_NAME,TABLE_OWNER,TABLE_TYPE"),
-        ("select * from db.information_schema.columns", "TABLE_CATALOG,TABLE_SCHEMA,TABLE_NAME,COLUMN_NAME,ORDINAL_POSITION"),
+        (
+            "select * from db.information_schema.columns",
+            "TABLE_CATALOG,TABLE_SCHEMA,TABLE_NAME,COLUMN_NAME,ORDINAL_POSITION",
+        ),
     ] {
         let body = bench.run(statement).await;
-        let names: Vec<&str> = body["resultSetMetaData"]["rowType"].as_array().expect("a list").iter().filter_map(|column| column["name"].as_str()).collect();
+        let names: Vec<&str> = body["resultSetMetaData"]["rowType"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|column| column["name"].as_str())
+            .collect();
         assert!(names.join(",").starts_with(first), "{statement}: {names:?}");
         assert!(body["resultSetMetaData"]["numRows"].as_u64() > Some(0), "{statement}");
     }

@@ -9,7 +9,11 @@ use crate::bench::{Bench, cells};
 
 /// Sorted lines of a stream without the row id.
 async fn read(bench: &Bench, columns: &str, stream: &str) -> Vec<String> {
-    bench.lines(&format!("select {columns}, metadata$action, metadata$isupdate from {stream} order by 1, 2, metadata$action")).await
+    bench
+        .lines(&format!(
+            "select {columns}, metadata$action, metadata$isupdate from {stream} order by 1, 2, metadata$action"
+        ))
+        .await
 }
 
 #[tokio::test]
@@ -27,7 +31,13 @@ async fn the_members_example_nets_inserts_and_updates_into_inserts() {
     let first = read(&bench, "id, name, fee", "member_check").await;
     assert_eq!(
         first,
-        ["1|Joe|0|INSERT|false", "2|Jane|0|INSERT|false", "3|George|0|INSERT|false", "4|Betty|0|INSERT|false", "5|Sally|0|INSERT|false"]
+        [
+            "1|Joe|0|INSERT|false",
+            "2|Jane|0|INSERT|false",
+            "3|George|0|INSERT|false",
+            "4|Betty|0|INSERT|false",
+            "5|Sally|0|INSERT|false"
+        ]
     );
 
     bench
@@ -39,7 +49,13 @@ async fn the_members_example_nets_inserts_and_updates_into_inserts() {
     let merged = read(&bench, "id, name, fee", "member_check").await;
     assert_eq!(
         merged,
-        ["1|Joe|90|INSERT|false", "2|Jane|90|INSERT|false", "3|George|90|INSERT|false", "4|Betty|0|INSERT|false", "5|Sally|0|INSERT|false"]
+        [
+            "1|Joe|90|INSERT|false",
+            "2|Jane|90|INSERT|false",
+            "3|George|90|INSERT|false",
+            "4|Betty|0|INSERT|false",
+            "5|Sally|0|INSERT|false"
+        ]
     );
 
     bench.run("create or replace table members_prod (id number(8) not null, name varchar(255), fee number(3))").await;
@@ -78,8 +94,18 @@ async fn the_changes_example_of_the_documents() {
         ])
         .await;
 
-    let net = read(&bench, "id, c1", &format!("t1 changes (information => default) at (timestamp => '{moment}'::timestamp_ltz)")).await;
-    let appended = read(&bench, "id, c1", &format!("t1 changes (information => append_only) at (timestamp => '{moment}'::timestamp_ltz)")).await;
+    let net = read(
+        &bench,
+        "id, c1",
+        &format!("t1 changes (information => default) at (timestamp => '{moment}'::timestamp_ltz)"),
+    )
+    .await;
+    let appended = read(
+        &bench,
+        "id, c1",
+        &format!("t1 changes (information => append_only) at (timestamp => '{moment}'::timestamp_ltz)"),
+    )
+    .await;
 
     assert_eq!(net, ["2|purple|INSERT|false", "3|green|INSERT|false"]);
     assert_eq!(appended, ["1|red|INSERT|false", "2|blue|INSERT|false", "3|green|INSERT|false"]);
@@ -88,10 +114,21 @@ async fn the_changes_example_of_the_documents() {
 #[tokio::test]
 async fn a_row_that_comes_and_goes_leaves_nothing_and_n_updates_are_one_pair() {
     let bench = Bench::new().await;
-    bench.all(&["create table t (id number, v varchar)", "insert into t values (1, 'a'), (2, 'b')", "create stream s on table t"]).await;
+    bench
+        .all(&[
+            "create table t (id number, v varchar)",
+            "insert into t values (1, 'a'), (2, 'b')",
+            "create stream s on table t",
+        ])
+        .await;
 
     bench
-        .all(&["insert into t values (3, 'c')", "delete from t where id = 3", "update t set v = 'x' where id = 1", "update t set v = 'y' where id = 1"])
+        .all(&[
+            "insert into t values (3, 'c')",
+            "delete from t where id = 3",
+            "update t set v = 'x' where id = 1",
+            "update t set v = 'y' where id = 1",
+        ])
         .await;
 
     assert_eq!(read(&bench, "id, v", "s").await, ["1|a|DELETE|true", "1|y|INSERT|true"]);
@@ -105,7 +142,9 @@ async fn a_row_that_comes_and_goes_leaves_nothing_and_n_updates_are_one_pair() {
 #[tokio::test]
 async fn a_truncate_is_deletes_and_a_reload_has_new_row_ids() {
     let bench = Bench::new().await;
-    bench.all(&["create table t (id number, v varchar)", "insert into t values (1, 'a')", "create stream s on table t"]).await;
+    bench
+        .all(&["create table t (id number, v varchar)", "insert into t values (1, 'a')", "create stream s on table t"])
+        .await;
 
     bench.all(&["truncate table t", "insert into t values (1, 'a')"]).await;
 
@@ -130,7 +169,12 @@ async fn a_select_never_moves_the_offset_and_a_filtering_dml_always_does() {
 async fn a_failing_dml_leaves_the_offset_where_it_was() {
     let bench = Bench::new().await;
     bench
-        .all(&["create table t (id number)", "create stream s on table t", "insert into t values (0)", "create table target (n number not null)"])
+        .all(&[
+            "create table t (id number)",
+            "create stream s on table t",
+            "insert into t values (0)",
+            "create table target (n number not null)",
+        ])
         .await;
 
     assert_eq!(bench.code("insert into target select 1 / id from s").await, "100051");
@@ -143,10 +187,14 @@ async fn a_failing_dml_leaves_the_offset_where_it_was() {
 async fn a_batch_table_that_exists_consumes_nothing() {
     let bench = Bench::new().await;
     bench.all(&["create table t (id number)", "create stream s on table t", "insert into t values (1)"]).await;
-    bench.run("create transient table if not exists b_000000000001 data_retention_time_in_days = 0 as select * from s").await;
+    bench
+        .run("create transient table if not exists b_000000000001 data_retention_time_in_days = 0 as select * from s")
+        .await;
     bench.run("insert into t values (2)").await;
 
-    let again = bench.run("create transient table if not exists b_000000000001 data_retention_time_in_days = 0 as select * from s").await;
+    let again = bench
+        .run("create transient table if not exists b_000000000001 data_retention_time_in_days = 0 as select * from s")
+        .await;
 
     assert_eq!(again["data"][0][0], "B_000000000001 already exists, statement succeeded.");
     assert_eq!(bench.lines("select id from b_000000000001").await, ["1"]);
@@ -217,7 +265,10 @@ async fn a_stream_on_a_view_follows_its_filter_and_its_join() {
     );
     bench.run("create table b as select * from s").await;
     bench.run("update items set name = 'quince' where item = 2").await;
-    assert_eq!(read(&bench, "id, name, price", "s").await, ["11|pear|60.00|DELETE|true", "11|quince|60.00|INSERT|true"]);
+    assert_eq!(
+        read(&bench, "id, name, price", "s").await,
+        ["11|pear|60.00|DELETE|true", "11|quince|60.00|INSERT|true"]
+    );
     assert_eq!(bench.one("select system$stream_has_data('s')").await, "true");
 }
 
@@ -233,7 +284,14 @@ async fn a_stream_on_a_grouping_view_is_refused() {
 #[tokio::test]
 async fn in_a_transaction_a_stream_ends_at_the_start_and_its_reads_repeat() {
     let bench = Bench::new().await;
-    bench.all(&["create table t (id number)", "create stream s on table t", "insert into t values (1)", "create table target (id number)"]).await;
+    bench
+        .all(&[
+            "create table t (id number)",
+            "create stream s on table t",
+            "insert into t values (1)",
+            "create table target (id number)",
+        ])
+        .await;
 
     let text = "begin; insert into t values (2); insert into target select id from s; select id from s; commit";
     let (status, body) = bench.submit("", text, json!({"parameters": {"MULTI_STATEMENT_COUNT": "5"}})).await;
@@ -249,7 +307,14 @@ async fn in_a_transaction_a_stream_ends_at_the_start_and_its_reads_repeat() {
 #[tokio::test]
 async fn a_rolled_back_read_consumes_nothing() {
     let bench = Bench::new().await;
-    bench.all(&["create table t (id number)", "create stream s on table t", "insert into t values (1)", "create table target (id number)"]).await;
+    bench
+        .all(&[
+            "create table t (id number)",
+            "create stream s on table t",
+            "insert into t values (1)",
+            "create table target (id number)",
+        ])
+        .await;
 
     let text = "begin; insert into target select id from s; rollback";
     let (status, _) = bench.submit("", text, json!({"parameters": {"multi_statement_count": 3}})).await;
@@ -262,7 +327,14 @@ async fn a_rolled_back_read_consumes_nothing() {
 #[tokio::test]
 async fn two_streams_on_one_table_are_independent_and_one_can_take_over_the_offset_of_another() {
     let bench = Bench::new().await;
-    bench.all(&["create table t (id number)", "create stream a on table t", "create stream b on table t", "insert into t values (1)"]).await;
+    bench
+        .all(&[
+            "create table t (id number)",
+            "create stream a on table t",
+            "create stream b on table t",
+            "insert into t values (1)",
+        ])
+        .await;
 
     bench.run("create table x as select * from a").await;
     bench.run("create stream c on table t at (stream => 'db.public.b')").await;
@@ -371,7 +443,11 @@ async fn batches_add_up_to_the_table_while_writers_write_and_two_consumers_compe
             }
         }
     }
-    let table: BTreeMap<String, String> =
-        bench.rows("select id, v from t").await.into_iter().map(|row| (row[0].clone().expect("id"), row[1].clone().expect("v"))).collect();
+    let table: BTreeMap<String, String> = bench
+        .rows("select id, v from t")
+        .await
+        .into_iter()
+        .map(|row| (row[0].clone().expect("id"), row[1].clone().expect("v")))
+        .collect();
     assert_eq!(state, table);
 }

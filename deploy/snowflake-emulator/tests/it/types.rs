@@ -16,7 +16,11 @@ async fn every_type_is_a_text_in_the_published_encoding() {
     for (expression, kind, text) in [
         ("1.50::number(10,2)", "fixed", "1.50"),
         ("99999999999999999999999999999999999999::number(38,0)", "fixed", "99999999999999999999999999999999999999"),
-        ("-12345678901234567890.123456789012345678::number(38,18)", "fixed", "-12345678901234567890.123456789012345678"),
+        (
+            "-12345678901234567890.123456789012345678::number(38,18)",
+            "fixed",
+            "-12345678901234567890.123456789012345678",
+        ),
         ("1.5::float", "real", "1.5"),
         ("'NaN'::float", "real", "NaN"),
         ("'-inf'::float", "real", "-inf"),
@@ -57,7 +61,10 @@ async fn precision_scale_and_length_are_null_where_they_mean_nothing() {
         json!({"name": "N", "database": "", "schema": "", "table": "", "type": "fixed", "nullable": false, "precision": 12,
                "scale": 3, "length": null, "byteLength": null, "collation": null})
     );
-    assert_eq!((&described(1)["length"], &described(1)["byteLength"], &described(1)["precision"]), (&json!(20), &json!(80), &Value::Null));
+    assert_eq!(
+        (&described(1)["length"], &described(1)["byteLength"], &described(1)["precision"]),
+        (&json!(20), &json!(80), &Value::Null)
+    );
     assert_eq!((&described(2)["length"], &described(2)["scale"]), (&Value::Null, &Value::Null));
     assert_eq!(described(3)["length"], 8);
     assert_eq!((&described(4)["precision"], &described(4)["scale"]), (&json!(0), &json!(9)));
@@ -128,8 +135,20 @@ async fn bindings_are_texts_in_milliseconds_and_nanoseconds() {
     assert_eq!(status, 200, "{body}");
     assert_eq!(
         body["data"][0],
-        json!(["123", "it's", "17982", "1717590600.123456789", "1616173619.000000000 960", "true", "00FF", null, "0.25", "1.000000001"])
+        json!([
+            "123",
+            "it's",
+            "17982",
+            "1717590600.123456789",
+            "1616173619.000000000 960",
+            "true",
+            "00FF",
+            null,
+            "0.25",
+            "1.000000001"
+        ])
     );
-    let (status, body) = bench.submit("", "select ?", json!({"bindings": {"1": {"type": "FIXED", "value": "x"}}})).await;
+    let (status, body) =
+        bench.submit("", "select ?", json!({"bindings": {"1": {"type": "FIXED", "value": "x"}}})).await;
     assert_eq!((status.as_u16(), &body["code"], &body["sqlState"]), (422, &json!("100037"), &json!("22018")));
 }

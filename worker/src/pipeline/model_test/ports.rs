@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use freshet_core::connector::{
     BatchName, Catalogue, Cell, Change, Chunk, Destination, DestinationKind, Field, Flow, KeyCheck, Lane, ModelSpec,
     Op, Prepared, Preview, Progress, ReadEnd, ReadRequest, Receipt, Row, Schema, SealRequest, Sealed, Sink, Source,
-    SourceKind, Step, Target, TopicPlan,
+    SourceKind, SourceQuery, Step, Target, TopicPlan,
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::run::work::Delivered;
@@ -290,6 +290,10 @@ impl Ledger for MemoryLedger {
             Ok(())
         };
         self.write(SEALED, effect).await
+    }
+
+    async fn asked(&self, _: &[SourceQuery]) -> Result<()> {
+        Ok(())
     }
 
     async fn adopted(&self, _: i64, base: &Counts) -> Result<()> {

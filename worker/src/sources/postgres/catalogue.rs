@@ -186,7 +186,7 @@ fn table(row: TableRow, sendable: &HashSet<Oid>) -> CatalogueTable {
             supported: sendable.contains(&oid),
         })
         .collect();
-    CatalogueTable { schema, name, kind, primary_key, rows_estimated, columns }
+    CatalogueTable { schema, name, kind, primary_key, rows_estimated, columns, stream: None }
 }
 
 /// Which of these types can be sent: what [`PgType::of`] says, for a whole listing in one statement.
@@ -224,11 +224,13 @@ async fn sendable(connection: &mut PgConnection, types: &[Oid]) -> Result<HashSe
 /// A model's columns, and a table's primary key.
 pub(super) async fn describe(session: &mut Session, model: &ModelSpec) -> Result<(Schema, Vec<String>)> {
     let connection = session.open().await?;
-    let statement =
-        prepare(connection, &format!("select * from {}", relation(model)), "cannot describe the model").await?;
+    let what = "cannot describe the model";
+    let statement = prepare(connection, &format!("select * from {} limit 0", relation(model)), what).await?;
+    // Rights are looked at when a statement starts, not when it is prepared.
+    statement.query().fetch_optional(&mut *connection).await.map_err(failed(what))?;
     let (not_null, primary_key) = match model {
         ModelSpec::Table { .. } => constraints(connection, &relation(model)).await?,
-        ModelSpec::Sql { .. } => (Vec::new(), Vec::new()),
+        ModelSpec::Sql { .. } | ModelSpec::Stream { .. } => (Vec::new(), Vec::new()),
     };
     let mut columns: Vec<Column> = Vec::new();
     for found in statement.columns() {
@@ -445,7 +447,7 @@ pub(super) async fn refuse_changed(connection: &mut PgConnection, plan: &ReadPla
     let statement = prepare(connection, &format!("select * from {relation}"), "cannot describe the model").await?;
     let not_null = match &plan.model {
         ModelSpec::Table { .. } => constraints(connection, &relation).await?.0,
-        ModelSpec::Sql { .. } => Vec::new(),
+        ModelSpec::Sql { .. } | ModelSpec::Stream { .. } => Vec::new(),
     };
     for column in &plan.columns {
         let told = match statement.columns().iter().find(|found| found.name() == column.name) {

@@ -64,6 +64,7 @@ async fn read_on(connection: &mut PgConnection, request: &ReadRequest, sink: &mu
     let from = request.from.as_ref().map(Token::parse).transpose()?;
     match &plan.mode {
         ReadMode::Full => read_full(connection, plan, &types, from, sink).await,
+        ReadMode::Changes { .. } => Err(super::sql::no_streams()),
         ReadMode::Incremental { cursor } => {
             let bound = Bound::parse(&request.batch)?;
             let from = from.or(bound.after.clone());

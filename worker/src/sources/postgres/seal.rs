@@ -68,8 +68,12 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result
     let wait = Duration::from_secs(session.settings.horizon_wait_s.into());
     let plan = &request.plan;
     let connection = session.open().await?;
-    let ReadMode::Incremental { cursor } = &plan.mode else {
-        return Ok(Sealed { batch: json!({ "kind": "full" }), carry: None, empty: false, notes: Vec::new() });
+    let cursor = match &plan.mode {
+        ReadMode::Incremental { cursor } => cursor,
+        ReadMode::Full => {
+            return Ok(Sealed { batch: json!({ "kind": "full" }), carry: None, empty: false, notes: Vec::new() });
+        }
+        ReadMode::Changes { .. } => return Err(super::sql::no_streams()),
     };
     refuse_changed(connection, plan).await?;
     let kind = cursor_kind(plan, cursor)?;
@@ -83,7 +87,7 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result
     let (usable, carry) = if settled {
         (fresh, None)
     } else {
-        notes.push(held_back(connection, &fresh).await);
+        notes.push(held_back(connection, &fresh).await.into());
         match pending {
             Some(pending) if is_settled(connection, &pending).await? => (Some(pending), fresh),
             // The older of two that wait settles first.

@@ -77,7 +77,13 @@ pub(super) fn validate_model(model: &ModelSpec) -> Result<()> {
             Ok(())
         }
         ModelSpec::Sql { sql } => check_select(sql),
+        ModelSpec::Stream { .. } => Err(no_streams()),
     }
+}
+
+/// Only Snowflake has Streams.
+pub(super) fn no_streams() -> Error {
+    Error::invalid("/spec/kind", "must be `table` or `sql`: PostgreSQL has no Streams")
 }
 
 fn check_select(sql: &str) -> Result<()> {
@@ -186,6 +192,8 @@ pub(super) fn relation(model: &ModelSpec) -> String {
         ModelSpec::Table { schema, table } => format!("{}.{}", identifier(schema), identifier(table)),
         // Lines of its own, so that a comment at the end does not swallow the bracket.
         ModelSpec::Sql { sql } => format!("(\n{}\n) as model", without_semicolon(sql)),
+        // Refused by [`validate_model`]; no such relation is there.
+        ModelSpec::Stream { schema, stream } => format!("{}.{}", identifier(schema), identifier(stream)),
     }
 }
 

@@ -2,17 +2,19 @@
 //!
 //! Everything here reads with SELECT, SHOW and information_schema alone: a SELECT never moves a Stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use freshet_core::connector::{
     Catalogue, CatalogueColumn, CatalogueTable, Column, KeyCheck, ModelSpec, Preview, ReadPlan, Row, Schema, Step,
+    StreamFacts,
 };
 use freshet_core::error::{Code, Error, Result};
 
 use super::client::{QueryTag, Statement, Texts};
 use super::decode::{CellType, RowType};
 use super::session::Session;
-use super::sql::{ACTION, IS_UPDATE, ROW_ID, identifier, identifiers, literal, relation};
+use super::sql::{ACTION, IS_UPDATE, ROW_ID, identifier, identifiers, literal, name_parts, relation};
+use super::streams;
 use crate::sources::postgres::preview_row;
 
 /// Tables of a listing, at most.
@@ -126,7 +128,7 @@ fn column<'a>(texts: &'a Texts, name: &str) -> impl Iterator<Item = &'a str> {
     texts.rows.iter().filter_map(move |row| row.get(place?)?.as_deref())
 }
 
-/// Lists tables, views and Streams that can be seen.
+/// Lists tables, views and Streams that can be seen. Of Freshet's own schema only the Streams: the rest are batches.
 pub(super) async fn list(session: &mut Session, schema: Option<&str>) -> Result<Catalogue> {
     let tag = QueryTag::default();
     let work = literal(&session.work_schema());
@@ -141,21 +143,28 @@ pub(super) async fn list(session: &mut Session, schema: Option<&str>) -> Result<
     );
     let found = session.texts(sql, &tag, TABLES_MAX + 1).await?;
     let mut tables: Vec<_> = found.rows.iter().filter_map(|row| table(row)).collect();
-    let truncated = tables.len() > TABLES_MAX;
+    let streams = streams(session, schema).await;
+    let truncated = tables.len() + streams.len() > TABLES_MAX;
     tables.truncate(TABLES_MAX);
-    let mut columns = columns(session, &within, tables.last()).await?;
-    let mut keys = primary_keys(session, schema).await;
+    let columns = columns(session, &within, tables.last(), &streams).await?;
+    let keys = primary_keys(session, schema.filter(|_| streams.is_empty())).await;
+    let of =
+        |name: &Name| (columns.get(name).cloned().unwrap_or_default(), keys.get(name).cloned().unwrap_or_default());
     for table in &mut tables {
-        let name = (table.schema.clone(), table.name.clone());
-        table.columns = columns.remove(&name).unwrap_or_default();
-        table.primary_key = keys.remove(&name).unwrap_or_default();
+        (table.columns, table.primary_key) = of(&(table.schema.clone(), table.name.clone()));
     }
-    let streams = streams(session, schema, &tables).await;
-    tables.extend(streams);
+    tables.extend(streams.into_iter().map(|(mut stream, base)| {
+        (stream.columns, stream.primary_key) = base.as_ref().map(of).unwrap_or_default();
+        stream.columns.extend(metadata_columns());
+        stream
+    }));
     tables.sort_by(|one, other| (&one.schema, &one.name).cmp(&(&other.schema, &other.name)));
     tables.truncate(TABLES_MAX);
     Ok(Catalogue { tables, truncated })
 }
+
+/// Schema and name.
+type Name = (String, String);
 
 fn table(row: &[Option<String>]) -> Option<CatalogueTable> {
     let [schema, name, kind, rows] = row else { return None };
@@ -170,24 +179,35 @@ fn table(row: &[Option<String>]) -> Option<CatalogueTable> {
         primary_key: Vec::new(),
         rows_estimated: rows.as_deref().and_then(|rows| rows.parse().ok()),
         columns: Vec::new(),
+        stream: None,
     })
 }
 
-type ByTable<T> = BTreeMap<(String, String), Vec<T>>;
+type ByTable<T> = BTreeMap<Name, Vec<T>>;
 
-/// The columns of all tables up to the last one listed.
+/// The columns of all tables up to the last one listed, and of those that Streams follow.
 async fn columns(
     session: &mut Session,
     within: &str,
     last: Option<&CatalogueTable>,
+    streams: &[(CatalogueTable, Option<Name>)],
 ) -> Result<ByTable<CatalogueColumn>> {
-    let Some(last) = last else { return Ok(BTreeMap::new()) };
-    let (schema, name) = (literal(&last.schema), literal(&last.name));
+    let listed = last.map(|last| {
+        let (schema, name) = (literal(&last.schema), literal(&last.name));
+        format!("({within} and (table_schema < {schema} or (table_schema = {schema} and table_name <= {name})))")
+    });
+    let followed: BTreeSet<_> = streams.iter().filter_map(|(_, base)| base.as_ref()).collect();
+    let followed = followed
+        .into_iter()
+        .map(|(schema, name)| format!("(table_schema = {} and table_name = {})", literal(schema), literal(name)));
+    let wanted: Vec<_> = listed.into_iter().chain(followed).collect();
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let sql = format!(
         "select table_schema, table_name, column_name, data_type, is_nullable, numeric_precision, numeric_scale \
-         from information_schema.columns where {within} \
-         and (table_schema < {schema} or (table_schema = {schema} and table_name <= {name})) \
-         order by table_schema, table_name, ordinal_position"
+         from information_schema.columns where {} order by table_schema, table_name, ordinal_position",
+        wanted.join(" or ")
     );
     let found = session.client()?.texts(&Statement::large(sql), COLUMNS_MAX).await?;
     let mut columns: ByTable<CatalogueColumn> = BTreeMap::new();
@@ -257,44 +277,43 @@ fn keys_of(found: &Texts) -> ByTable<String> {
     keys.into_iter().map(|(table, columns)| (table, in_order(columns))).collect()
 }
 
-/// The Streams: their columns are those of what they are on, and three more.
-async fn streams(session: &mut Session, schema: Option<&str>, tables: &[CatalogueTable]) -> Vec<CatalogueTable> {
-    let within = match schema {
-        Some(schema) => format!("schema {}", identifier(schema)),
-        None => format!("database {}", identifier(&session.settings.context().database.unwrap_or_default())),
-    };
-    let found = match session.texts(format!("show streams in {within}"), &QueryTag::default(), SHOW_MAX).await {
+/// The Streams, each with what it follows if that is in the connection's database. Without the right to list them there
+/// are none: a listing goes on without.
+async fn streams(session: &mut Session, schema: Option<&str>) -> Vec<(CatalogueTable, Option<Name>)> {
+    let found = match streams::all(session, schema).await {
         Ok(found) => found,
         Err(error) => {
             tracing::debug!(error = %error.chain(), "Streams cannot be listed");
             return Vec::new();
         }
     };
-    let work = session.work_schema();
-    let place = |name| found.position(name);
-    let stream = |row: &Vec<Option<String>>| {
-        let cell = |name| place(name).and_then(|place| row.get(place)).cloned().flatten();
-        let (schema, name) = (cell("schema_name").filter(|schema| *schema != work)?, cell("name")?);
-        let on = cell("table_name").unwrap_or_default();
-        let source = tables.iter().find(|table| on.ends_with(&format!("{}.{}", table.schema, table.name)));
-        let metadata = [(ACTION, "text"), (IS_UPDATE, "boolean"), (ROW_ID, "text")].map(|(name, source_type)| {
-            CatalogueColumn { name: name.into(), source_type: source_type.into(), nullable: false, supported: true }
-        });
-        Some(CatalogueTable {
-            schema,
-            name,
+    let database = session.database();
+    let listed = found.into_iter().map(|stream| {
+        let base = match <[String; 3]>::try_from(name_parts(&stream.facts.on)) {
+            Ok([of, schema, name]) if of == database => Some((schema, name)),
+            _ => None,
+        };
+        let table = CatalogueTable {
+            schema: stream.schema,
+            name: stream.name,
             kind: "stream".into(),
-            primary_key: source.map(|table| table.primary_key.clone()).unwrap_or_default(),
+            primary_key: Vec::new(),
             rows_estimated: None,
-            columns: source
-                .map(|table| table.columns.clone())
-                .unwrap_or_default()
-                .into_iter()
-                .chain(metadata)
-                .collect(),
-        })
-    };
-    found.rows.iter().filter_map(stream).collect()
+            columns: Vec::new(),
+            stream: Some(stream.facts),
+        };
+        (table, base)
+    });
+    listed.take(TABLES_MAX + 1).collect()
+}
+
+fn metadata_columns() -> [CatalogueColumn; 3] {
+    [(ACTION, "text"), (IS_UPDATE, "boolean"), (ROW_ID, "text")].map(|(name, source_type)| CatalogueColumn {
+        name: name.into(),
+        source_type: source_type.into(),
+        nullable: false,
+        supported: true,
+    })
 }
 
 /// A model's columns, and a table's primary key.
@@ -305,22 +324,46 @@ pub(super) async fn describe(session: &mut Session, model: &ModelSpec) -> Result
             let mut keys = primary_keys(session, Some(schema)).await;
             keys.remove(&(schema.clone(), table.clone())).unwrap_or_default()
         }
+        ModelSpec::Stream { schema, stream } => {
+            let facts = streams::facts(session, schema, stream, &QueryTag::default()).await?;
+            base_key(session, &facts).await
+        }
         ModelSpec::Sql { .. } => Vec::new(),
     };
     Ok((Schema { columns }, key))
 }
 
-/// A model's columns as they are now.
+/// The primary key of the table that a Stream follows; none of a view, of another database, or without the right.
+async fn base_key(session: &mut Session, facts: &StreamFacts) -> Vec<String> {
+    let Ok([database, schema, table]) = <[String; 3]>::try_from(name_parts(&facts.on)) else { return Vec::new() };
+    if database != session.database() {
+        return Vec::new();
+    }
+    primary_keys(session, Some(&schema)).await.remove(&(schema, table)).unwrap_or_default()
+}
+
+/// A model's columns as they are now; a Stream's without those that it adds.
 async fn columns_now(session: &mut Session, model: &ModelSpec) -> Result<Vec<Column>> {
     let sql = format!("select * from {} limit 0", relation(model));
     let rows = session.client()?.rows(&Statement::small(sql)).await?;
-    let columns: Vec<Column> = rows.columns().iter().map(column_of).collect::<Result<_>>()?;
+    let mut columns: Vec<Column> = rows.columns().iter().map(column_of).collect::<Result<_>>()?;
+    let known = columns.len();
+    columns.retain(|column| !is_metadata(&column.name));
+    let of_stream = columns.len() < known;
+    match model {
+        ModelSpec::Stream { schema, stream } if !of_stream => {
+            let told = format!("{} is no Stream; make a model of kind `table`", streams::printed(schema, stream));
+            return Err(Error::new(Code::ModelObjectMissing, told));
+        }
+        ModelSpec::Table { schema, table } if of_stream => {
+            return Err(streams::reads_a_stream(&streams::printed(schema, table)));
+        }
+        ModelSpec::Sql { .. } if of_stream => return Err(streams::reads_a_stream("what the model reads")),
+        ModelSpec::Sql { sql } => streams::refuse_in(session, sql).await?,
+        ModelSpec::Table { .. } | ModelSpec::Stream { .. } => {}
+    }
     for (place, column) in columns.iter().enumerate() {
         let name = &column.name;
-        if name.starts_with("METADATA$") {
-            let told = "the model reads a Stream: its rows would be taken out of it; make a model of kind `stream`";
-            return Err(Error::new(Code::ModelNotSelect, told));
-        }
         if columns[..place].iter().any(|known| known.name == *name) {
             return Err(Error::new(Code::ModelDuplicateColumns, format!("two columns are named `{name}`")));
         }
@@ -329,6 +372,11 @@ async fn columns_now(session: &mut Session, model: &ModelSpec) -> Result<Vec<Col
         return Err(Error::new(Code::ModelObjectMissing, "the model has no columns"));
     }
     Ok(columns)
+}
+
+/// Whether a Stream adds a column of this name.
+fn is_metadata(name: &str) -> bool {
+    [ACTION, IS_UPDATE, ROW_ID].contains(&name)
 }
 
 /// A column of a result in the words every source shares.
@@ -371,13 +419,14 @@ fn refuse_other(planned: &Column, found: Option<&Column>) -> Result<()> {
     Err(Error::new(Code::ModelColumnsChanged, told))
 }
 
-/// The first rows of a model, as a `row` envelope would hold them.
+/// The first rows of a model, as a `row` envelope would hold them; of a Stream with what happened to each. It is read
+/// with SELECT alone, so its offset stays.
 pub(super) async fn preview(session: &mut Session, model: &ModelSpec, rows_max: usize) -> Result<Preview> {
-    let columns = columns_now(session, model).await?;
+    let planned = columns_now(session, model).await?;
     let sql = format!("select * from {} limit {}", relation(model), rows_max + 1);
     let mut found = session.client()?.rows(&Statement::small(sql)).await?;
-    let now: Vec<_> = found.columns().iter().map(column_of).collect::<Result<_>>()?;
-    refuse_differing(&columns, &now)?;
+    let columns: Vec<_> = found.columns().iter().map(column_of).collect::<Result<_>>()?;
+    refuse_differing(&planned, &columns)?;
     let mut rows = Vec::new();
     let mut row = Row::default();
     while found.next(&mut row).await? {
@@ -389,15 +438,18 @@ pub(super) async fn preview(session: &mut Session, model: &ModelSpec, rows_max: 
     Ok(Preview { columns, rows, truncated: false })
 }
 
-/// Counts rows without key and keys that repeat.
+/// Counts rows without key and keys that repeat; of a Stream, in what it follows.
 pub(super) async fn key_check(session: &mut Session, model: &ModelSpec, key: &[String]) -> Result<KeyCheck> {
+    let from = match model {
+        ModelSpec::Stream { schema, stream } => streams::base(session, schema, stream).await?,
+        ModelSpec::Table { .. } | ModelSpec::Sql { .. } => relation(model),
+    };
     let missing = key.iter().map(|name| format!("{} is null", identifier(name))).collect::<Vec<_>>().join(" or ");
     let sql = format!(
         "select coalesce(sum(times), 0), \
          coalesce(sum(case when missing > 0 then times else 0 end), 0), \
          coalesce(sum(case when times > 1 and missing = 0 then 1 else 0 end), 0) \
-         from (select count(*) as times, sum(case when {missing} then 1 else 0 end) as missing from {} group by {}) as keys",
-        relation(model),
+         from (select count(*) as times, sum(case when {missing} then 1 else 0 end) as missing from {from} group by {}) as keys",
         identifiers(key.iter().map(String::as_str)),
     );
     let found = session.texts(sql, &QueryTag::default(), 1).await?;

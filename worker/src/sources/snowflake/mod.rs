@@ -1,4 +1,4 @@
-//! Snowflake as a source: tables and SELECT statements, read in full or by a cursor, over the SQL API v2.
+//! Snowflake as a source: tables, SELECT statements and Streams, over the SQL API v2.
 //!
 //! Checked against the published contract, never run against Snowflake itself.
 //!
@@ -11,13 +11,18 @@
 //! | `session` | the client made when it is first used |
 //! | `model` | the check of a model's statement |
 //! | `sql` | the statements that are sent: batch tables, Streams |
+//! | `streams` | Streams: listing them, what they follow, making one |
 //! | `catalogue` | the connection test, listing, columns, preview, key check |
 //! | `seal` | fixing a batch |
 //! | `read` | streaming a batch |
+//! | `changes` | a Stream's changes: taken out of it into numbered tables, read from those |
+//! | `fold` | rows of a Stream into changes |
 
 mod catalogue;
+mod changes;
 pub mod client;
 pub mod decode;
+mod fold;
 mod model;
 mod read;
 mod seal;
@@ -25,11 +30,12 @@ mod session;
 mod settings;
 pub mod sign_in;
 pub mod sql;
+mod streams;
 
 use async_trait::async_trait;
 use freshet_core::connector::{
-    BatchName, Catalogue, Field, KeyCheck, ModelSpec, Preview, ReadEnd, ReadRequest, Schema, SealRequest, Sealed, Sink,
-    Source, SourceKind, Step,
+    BatchName, Catalogue, Field, KeyCheck, MadeStream, ModelSpec, NewStream, Preview, ReadEnd, ReadRequest, Schema,
+    SealRequest, Sealed, Sink, Source, SourceKind, SourceQuery, Step,
 };
 use freshet_core::error::Result;
 use serde_json::Value;
@@ -106,7 +112,19 @@ impl Source for Snowflake {
         read::read(&mut self.session, request, sink).await
     }
 
+    fn queries(&mut self) -> Vec<SourceQuery> {
+        self.session.queries()
+    }
+
     async fn release(&mut self, name: &BatchName, batch: &Value) -> Result<()> {
         seal::release(&mut self.session, QueryTag::of_batch(name), batch).await
+    }
+
+    async fn make_stream(&mut self, new: &NewStream, dry_run: bool) -> Result<MadeStream> {
+        streams::make(&mut self.session, new, dry_run).await
+    }
+
+    async fn renew_stream(&mut self, model: &ModelSpec, initial_rows: bool) -> Result<MadeStream> {
+        streams::renew(&mut self.session, model, initial_rows).await
     }
 }

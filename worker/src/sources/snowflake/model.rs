@@ -20,15 +20,45 @@ const NAME_LENGTH_MAX: usize = 255;
 pub(super) fn validate_model(model: &ModelSpec) -> Result<()> {
     match model {
         ModelSpec::Table { schema, table } => {
-            for (pointer, name) in [("/spec/schema", schema), ("/spec/table", table)] {
-                let length = name.chars().count();
-                if length == 0 || length > NAME_LENGTH_MAX || name.contains('\0') {
-                    return Err(Error::invalid(pointer, format!("must have 1 to {NAME_LENGTH_MAX} characters")));
-                }
-            }
-            Ok(())
+            check_name("/spec/schema", schema)?;
+            check_name("/spec/table", table)
+        }
+        ModelSpec::Stream { schema, stream } => {
+            check_name("/spec/schema", schema)?;
+            check_name("/spec/stream", stream)
         }
         ModelSpec::Sql { sql } => check_select(sql),
+    }
+}
+
+/// Refuses what cannot be the name of anything.
+pub(super) fn check_name(pointer: &str, name: &str) -> Result<()> {
+    let length = name.chars().count();
+    if length == 0 || length > NAME_LENGTH_MAX || name.contains('\0') {
+        return Err(Error::invalid(pointer, format!("must have 1 to {NAME_LENGTH_MAX} characters")));
+    }
+    Ok(())
+}
+
+/// The names that a statement reads from, as it writes them; each once. Those that it defines itself are among them.
+pub(super) fn relations(sql: &str) -> Vec<String> {
+    let Ok(statements) = Parser::parse_sql(&SnowflakeDialect {}, sql) else { return Vec::new() };
+    let mut named = Relations::default();
+    let _ = statements.visit(&mut named);
+    named.0.sort_unstable();
+    named.0.dedup();
+    named.0
+}
+
+#[derive(Default)]
+struct Relations(Vec<String>);
+
+impl Visitor for Relations {
+    type Break = ();
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+        self.0.push(relation.to_string());
+        ControlFlow::Continue(())
     }
 }
 
@@ -121,6 +151,14 @@ mod tests {
         ] {
             assert_eq!(code(sql), None, "{sql}");
         }
+    }
+
+    #[test]
+    fn a_statement_names_what_it_reads_from() {
+        let sql = "with recent as (select * from shop.\"Public\".s) select * from recent r join orders o using (id) \
+                   where id in (select id from orders union select id from t2)";
+
+        assert_eq!(relations(sql), ["orders", "recent", "shop.\"Public\".s", "t2"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Reading a batch: one statement in strict order, from a token on.
 //!
-//! Mode `full` reads its batch table by ordinal; every ordinal is looked at, so a missing row cannot go unnoticed. Mode
+//! Modes `full` and `changes` read their batch table by ordinal; every ordinal is looked at, so a missing row cannot go unnoticed. Mode
 //! `incremental` reads by cursor and key, up to the bound that was sealed. A token is never given between two
 //! rows of one key, so a repeated key is seen as such whatever the chunks.
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::catalogue::{column_of, refuse_differing};
+use super::changes;
 use super::client::{QueryTag, Rows, Statement};
 use super::seal::{Batch, Bound, cursor_kind};
 use super::session::Session;
@@ -42,8 +43,17 @@ impl Token {
             .map_err(|error| Error::new(Code::Internal, "the sync's position does not read").caused_by(error))
     }
 
-    fn write(&self) -> Value {
+    pub(super) fn write(&self) -> Value {
         serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// The last row of a batch table that was handed on; 0 for none.
+    pub(super) fn ordinal(from: Option<&Self>) -> Result<i64> {
+        match from {
+            None => Ok(0),
+            Some(Self::Ordinal { ordinal }) => Ok(*ordinal),
+            Some(Self::Row { .. }) => Err(Error::new(Code::Internal, "the sync's position is of another mode")),
+        }
     }
 
     /// The rows after this place, in an incremental model.
@@ -78,11 +88,7 @@ pub(super) async fn read(session: &mut Session, request: &ReadRequest, sink: &mu
     match (Batch::parse(&request.batch)?, &plan.mode) {
         (Batch::Full { schema, table, rows }, ReadMode::Full) => {
             let table = BatchTable { schema, name: table };
-            let from = match from {
-                None => 0,
-                Some(Token::Ordinal { ordinal }) => ordinal,
-                Some(Token::Row { .. }) => return Err(Error::new(Code::Internal, "the position is of another mode")),
-            };
+            let from = Token::ordinal(from.as_ref())?;
             let statement = Statement::large(table.read(&plan.columns, Stage::Full, from)).tagged(tag);
             let found = session.client()?.rows(&statement).await.map_err(table_gone)?;
             read_full(found, plan, from, rows, sink).await
@@ -91,12 +97,15 @@ pub(super) async fn read(session: &mut Session, request: &ReadRequest, sink: &mu
             let statement = Statement::large(incremental(plan, cursor, &bound, from)?).tagged(tag);
             read_incremental(session.client()?.rows(&statement).await?, plan, cursor, sink).await
         }
+        (Batch::Changes(taken), ReadMode::Changes { duplicate_keys }) => {
+            changes::read(session, request, &taken, *duplicate_keys, from, sink).await
+        }
         _ => Err(Error::new(Code::Internal, "the sealed batch is of another mode")),
     }
 }
 
 /// A batch table that is gone is no fault of the model.
-fn table_gone(error: Error) -> Error {
+pub(super) fn table_gone(error: Error) -> Error {
     match error.code {
         Code::ModelObjectMissing => {
             Error::new(Code::SnowflakeResultGone, error.message.clone()).caused_by(error.chain())
@@ -150,7 +159,7 @@ async fn read_full(mut rows: Rows, plan: &ReadPlan, from: i64, announced: u64, s
 }
 
 /// Takes the ordinal off a row of a batch table.
-fn ordinal(row: &mut Row) -> Option<i64> {
+pub(super) fn ordinal(row: &mut Row) -> Option<i64> {
     match row.pop()? {
         Cell::Int(ordinal) => Some(ordinal),
         Cell::Number(span) => std::str::from_utf8(row.bytes(span)).ok()?.parse().ok(),
@@ -210,7 +219,7 @@ impl Pusher {
     }
 }
 
-fn place(plan: &ReadPlan, name: &str) -> Result<usize> {
+pub(super) fn place(plan: &ReadPlan, name: &str) -> Result<usize> {
     let place = plan.columns.iter().position(|column| column.name == name);
     place.ok_or_else(|| Error::new(Code::ModelKeyMissing, format!("the column `{name}` is not in the model")))
 }

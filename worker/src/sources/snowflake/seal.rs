@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `full` | a numbered transient table, made in one statement from the model, its rows numbered by key |
 //! | `incremental` | the rows after the last one delivered, up to a bound that no open transaction can write below |
+//! | `changes` | a numbered transient table that takes a Stream's changes (`changes`) |
 //!
 //! Snowflake shows nobody else's transactions to an ordinary role, so the bound rests on how long a transaction may
 //! last, `late_commit_s`: an instant that lies so far back; for any other cursor the greatest value seen, and then
@@ -11,20 +12,22 @@
 
 use std::time::Duration;
 
-use freshet_core::connector::{Cell, Kind, ReadMode, ReadPlan, Row, SealRequest, Sealed};
+use freshet_core::connector::{Cell, Kind, ModelSpec, ReadMode, ReadPlan, Row, SealRequest, Sealed};
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::catalogue::refuse_changed;
+use super::changes::{self, Taken};
 use super::client::{QueryTag, Statement};
 use super::read::{Token, cell_text};
 use super::session::Session;
-use super::sql::{self, BatchTable, Stage, identifier, relation, typed_literal};
+use super::sql::{self, BatchTable, FoundTable, Stage, identifier, relation, typed_literal};
+use super::streams::instant;
 
-/// Left-over batch tables looked at in one seal.
-const LEFT_OVER_MAX: usize = 1_000;
+/// Batch tables asked for at once.
+const TABLES_PAGE: usize = 1_000;
 
 /// A batch, as it is written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +44,8 @@ pub(super) enum Batch {
     },
     /// A range of the cursor.
     Incremental(Bound),
+    /// A batch table that took a Stream's changes.
+    Changes(Taken),
 }
 
 /// A range of the cursor: after one row, up to a bound.
@@ -60,7 +65,7 @@ impl Batch {
             .map_err(|error| Error::new(Code::Internal, "the sealed batch does not read").caused_by(error))
     }
 
-    fn sealed(&self, empty: bool) -> Sealed {
+    pub(super) fn sealed(&self, empty: bool) -> Sealed {
         let batch = serde_json::to_value(self).unwrap_or_default();
         Sealed { batch, carry: None, empty, notes: Vec::new() }
     }
@@ -75,10 +80,22 @@ impl Bound {
 
 /// Fixes the next batch.
 pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result<Sealed> {
-    refuse_changed(session, &request.plan).await?;
-    match &request.plan.mode {
-        ReadMode::Full => seal_full(session, request).await,
-        ReadMode::Incremental { cursor } => seal_incremental(session, request, cursor).await,
+    match (&request.plan.mode, &request.plan.model) {
+        // A Stream is looked at only once it holds something: an idle one wakes no warehouse.
+        (ReadMode::Changes { .. }, ModelSpec::Stream { schema, stream }) => {
+            changes::seal(session, request, schema, stream).await
+        }
+        (ReadMode::Changes { .. }, _) | (_, ModelSpec::Stream { .. }) => {
+            Err(Error::invalid("/config/mode/kind", "must be `changes` for a model of kind `stream`, and for no other"))
+        }
+        (ReadMode::Full, _) => {
+            refuse_changed(session, &request.plan).await?;
+            seal_full(session, request).await
+        }
+        (ReadMode::Incremental { cursor }, _) => {
+            refuse_changed(session, &request.plan).await?;
+            seal_incremental(session, request, cursor).await
+        }
     }
 }
 
@@ -89,7 +106,7 @@ async fn seal_full(session: &mut Session, request: &SealRequest) -> Result<Seale
     let client = session.client()?;
     let statement = Statement::large(table.seal_full(&plan.model, &plan.columns, &plan.key)).tagged(tag.clone());
     failpoint::during(Step::SealSent, client.run(&statement)).await?;
-    let rows = count(session, &table, &tag).await?;
+    let (rows, _) = count(session, &table, table.count(), &tag).await?;
     if rows == 0 {
         client.run(&Statement::large(table.drop()).tagged(tag)).await?;
     }
@@ -99,32 +116,74 @@ async fn seal_full(session: &mut Session, request: &SealRequest) -> Result<Seale
 /// Drops copies of earlier batches: one that a reset left behind, or that a repeat of a seal made after its release.
 /// Nothing reads them any more; one that cannot be dropped now is dropped another time.
 async fn drop_left_over(session: &mut Session, request: &SealRequest, tag: &QueryTag) {
-    let (schema, name) = (session.work_schema(), &request.name);
-    let listed = session.texts(sql::show_batch_tables(Stage::Full, &schema, &name.sync), tag, LEFT_OVER_MAX).await;
+    let name = &request.name;
     let dropped = async {
-        let listed = listed?;
-        let column = listed.position("name");
-        let names = listed.rows.iter().filter_map(|row| row.get(column?)?.as_deref());
-        for seq in names.filter_map(|found| BatchTable::number(Stage::Full, &name.sync, found)) {
-            if seq < name.seq {
-                let drop = BatchTable::new(Stage::Full, &schema, &name.sync, seq).drop();
-                session.client()?.run(&Statement::large(drop).tagged(tag.clone())).await?;
-            }
-        }
-        Ok::<_, Error>(())
+        let found = batch_tables(session, Stage::Full, &name.sync, tag).await?;
+        let earlier = found.iter().map(|table| table.seq).filter(|seq| *seq < name.seq);
+        drop_tables(session, Stage::Full, &name.sync, earlier, tag).await
     };
     if let Err(error) = dropped.await {
         tracing::warn!(sync.id = name.sync, error = %error.chain(), "left-over batch tables could not be dropped");
     }
 }
 
-/// How many rows a batch table holds; its ordinals must be gapless.
-async fn count(session: &mut Session, table: &BatchTable, tag: &QueryTag) -> Result<u64> {
-    let texts = session.texts(table.count(), tag, 1).await?;
-    let number = |place: usize| texts.rows.first()?.get(place)?.as_deref()?.parse::<u64>().ok();
+/// The batch tables of a sync that there are.
+pub(super) async fn batch_tables(
+    session: &mut Session,
+    stage: Stage,
+    sync: &str,
+    tag: &QueryTag,
+) -> Result<Vec<FoundTable>> {
+    let schema = session.work_schema();
+    let mut tables = Vec::new();
+    let mut last: Option<String> = None;
+    loop {
+        let sql = sql::show_batch_tables(stage, &schema, sync, TABLES_PAGE, last.as_deref());
+        let page = session.texts(sql, tag, TABLES_PAGE).await?;
+        for row in &page.rows {
+            let name = page.cell(row, "name").unwrap_or_default();
+            let Some(seq) = BatchTable::number(stage, sync, name) else { continue };
+            let rows = page.cell(row, "rows").and_then(|rows| rows.parse().ok());
+            let rows = rows.ok_or_else(|| Error::new(Code::SnowflakeAnswer, format!("{name} has no count of rows")))?;
+            let made_ms = page.cell(row, "created_on").and_then(instant).map(|at| at.timestamp_millis());
+            tables.push(FoundTable { seq, rows, made_ms });
+        }
+        if page.rows.len() < TABLES_PAGE {
+            return Ok(tables);
+        }
+        last = page.rows.last().and_then(|row| page.cell(row, "name")).map(str::to_owned);
+    }
+}
+
+/// Drops batch tables by their numbers.
+pub(super) async fn drop_tables(
+    session: &mut Session,
+    stage: Stage,
+    sync: &str,
+    numbers: impl Iterator<Item = i64>,
+    tag: &QueryTag,
+) -> Result<()> {
+    let schema = session.work_schema();
+    for seq in numbers {
+        let drop = BatchTable::new(stage, &schema, sync, seq).drop();
+        session.client()?.run(&Statement::large(drop).tagged(tag.clone())).await?;
+    }
+    Ok(())
+}
+
+/// How many rows a batch table holds, by a statement of its own, and what else that answers; the ordinals must be gapless.
+pub(super) async fn count(
+    session: &mut Session,
+    table: &BatchTable,
+    statement: String,
+    tag: &QueryTag,
+) -> Result<(u64, Option<String>)> {
+    let texts = session.texts(statement, tag, 1).await?;
+    let cell = |place: usize| texts.rows.first()?.get(place)?.as_deref();
+    let number = |place: usize| cell(place)?.parse::<u64>().ok();
     match (number(0), number(1)) {
-        (Some(0), None) => Ok(0),
-        (Some(rows), Some(last)) if rows == last => Ok(rows),
+        (Some(0), None) => Ok((0, None)),
+        (Some(rows), Some(last)) if rows == last => Ok((rows, cell(2).map(str::to_owned))),
         _ => Err(Error::new(Code::SnowflakeAnswer, format!("the ordinals of {} have gaps", table.name))),
     }
 }
@@ -234,5 +293,9 @@ pub(super) async fn release(session: &mut Session, tag: QueryTag, batch: &Value)
             session.client()?.run(&Statement::large(drop).tagged(tag)).await.map(|_| ())
         }
         Batch::Incremental(_) => Ok(()),
+        Batch::Changes(taken) => {
+            let truncate = taken.table().truncate();
+            session.client()?.run(&Statement::large(truncate).tagged(tag)).await.map(|_| ())
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use freshet_core::clock::Clock;
+use freshet_core::connector::SourceQuery;
 use freshet_core::error::{Code, Error, Result};
 use tokio::net::TcpStream;
 
@@ -38,6 +39,7 @@ impl Session {
             base_url,
             context: self.settings.context(),
             statement_timeout_s: self.settings.statement_timeout_s,
+            credits_per_hour: self.settings.credits_per_hour,
             pace: Pace::default(),
             clock: Clock::system(),
         })?;
@@ -86,6 +88,16 @@ impl Session {
     /// As [`Client::rows`].
     pub(super) async fn value(&mut self, sql: String, tag: &QueryTag) -> Result<Option<String>> {
         Ok(self.texts(sql, tag, 1).await?.first().map(str::to_owned))
+    }
+
+    /// The statements that were run since this was asked the last time.
+    pub(super) fn queries(&mut self) -> Vec<SourceQuery> {
+        self.client.as_ref().map(Client::take_queries).unwrap_or_default()
+    }
+
+    /// The database, as SHOW writes it.
+    pub(super) fn database(&self) -> String {
+        self.settings.context().database.unwrap_or_default()
     }
 
     /// Freshet's schema, as SHOW writes it.

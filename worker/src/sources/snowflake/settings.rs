@@ -85,6 +85,9 @@ pub struct SnowflakeSettings {
     /// rows to the next one.
     #[serde(default = "default_late_commit_s")]
     pub late_commit_s: u32,
+    /// What an hour of the warehouse costs, in credits, for estimates: 1 is X-Small, and each size is twice the last.
+    #[serde(default = "default_credits_per_hour")]
+    pub credits_per_hour: f64,
 }
 
 fn default_work_schema() -> String {
@@ -97,6 +100,10 @@ fn default_statement_timeout_s() -> u32 {
 
 fn default_late_commit_s() -> u32 {
     60
+}
+
+fn default_credits_per_hour() -> f64 {
+    1.0
 }
 
 /// Settings are written whole only between the API's check and the vault.
@@ -146,6 +153,12 @@ pub(super) const FIELDS: &[Field] = &[
         "Seconds that a transaction of those who write may last; 60 if not given.",
         FieldKind::Number,
     ),
+    field(
+        "credits_per_hour",
+        "Price of the warehouse",
+        "Credits an hour, for estimates: 1 is X-Small, and each size is twice the last; 1 if not given.",
+        FieldKind::Number,
+    ),
 ];
 
 impl SnowflakeSettings {
@@ -176,6 +189,9 @@ impl SnowflakeSettings {
         }
         if self.late_commit_s > 3_600 {
             return Err(Error::invalid("/settings/late_commit_s", "must be 0 to 3600"));
+        }
+        if !(0.0..=4_096.0).contains(&self.credits_per_hour) {
+            return Err(Error::invalid("/settings/credits_per_hour", "must be 0 to 4096"));
         }
         self.validate_sign_in()
     }

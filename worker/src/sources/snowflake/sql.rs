@@ -3,10 +3,12 @@
 //! Pure functions: names and texts in, a statement out. A batch table is numbered, and its rows carry gapless
 //! ordinals from 1, so the same statement reads the same rows in the same order every time.
 
-use freshet_core::connector::{Column, Kind, ModelSpec};
+use freshet_core::connector::{Column, Kind, ModelSpec, NewStream, StreamOn};
 
 /// The column of a batch table that holds a row's place.
 pub const ORDINAL: &str = "FRESHET_ORDINAL";
+/// The column of a Stream's batch table that says for which plan it was made: [`plan_mark`].
+pub const PLAN: &str = "FRESHET_PLAN";
 /// What a Stream adds to its source's columns.
 pub const ACTION: &str = "METADATA$ACTION";
 /// See [`ACTION`].
@@ -52,7 +54,9 @@ pub fn typed_literal(kind: Kind, text: &str) -> String {
 #[must_use]
 pub fn relation(model: &ModelSpec) -> String {
     match model {
-        ModelSpec::Table { schema, table } => format!("{}.{}", identifier(schema), identifier(table)),
+        ModelSpec::Table { schema, table: name } | ModelSpec::Stream { schema, stream: name } => {
+            format!("{}.{}", identifier(schema), identifier(name))
+        }
         // Lines of its own, so that a comment at the end does not swallow the bracket.
         ModelSpec::Sql { sql } => format!("(\n{}\n) as model", sql.trim_end().trim_end_matches(';')),
     }
@@ -83,6 +87,19 @@ pub fn after(columns: &[String], values: &[String]) -> String {
         };
     }
     format!("({condition})")
+}
+
+/// Stands for what a Stream's batch table holds, and in which order: a table with another mark was made for an
+/// earlier version of the model.
+#[must_use]
+pub fn plan_mark(columns: &[Column], key: &[String]) -> String {
+    let mut mark = xxhash_rust::xxh3::Xxh3Default::new();
+    let parts = columns.iter().flat_map(|column| [&column.name, &column.source_type]).chain(key);
+    for part in parts {
+        mark.update(&(part.len() as u64).to_le_bytes());
+        mark.update(part.as_bytes());
+    }
+    format!("{:016x}", mark.digest())
 }
 
 /// What a batch table holds.
@@ -154,9 +171,12 @@ impl BatchTable {
         let all = names(columns).chain([ACTION, IS_UPDATE, ROW_ID]);
         let order = identifiers(key.iter().map(String::as_str).chain([ACTION, ROW_ID]));
         format!(
-            "create transient table if not exists {} as\nselect {}, row_number() over (order by {order}) as {}\nfrom {stream}",
+            "create transient table if not exists {} as\nselect {}, {} as {}, row_number() over (order by {order}) as {}\n\
+             from {stream}",
             self.quoted(),
             identifiers(all),
+            literal(&plan_mark(columns, key)),
+            identifier(PLAN),
             identifier(ORDINAL),
         )
     }
@@ -167,17 +187,48 @@ impl BatchTable {
         format!("select count(*), max({}) from {}", identifier(ORDINAL), self.quoted())
     }
 
-    /// Rows after an ordinal, in order, the ordinal last.
+    /// The same of a Stream's batch, and for which plan it was made.
+    #[must_use]
+    pub fn count_changes(&self) -> String {
+        format!("select count(*), max({}), max({}) from {}", identifier(ORDINAL), identifier(PLAN), self.quoted())
+    }
+
+    /// Rows after an ordinal, in order, the ordinal last; of a Stream's batch each row's action before it.
     #[must_use]
     pub fn read(&self, columns: &[Column], stage: Stage, after: i64) -> String {
         let metadata: &[&str] = match stage {
-            Stage::Stream => &[ACTION, IS_UPDATE, ROW_ID],
+            Stage::Stream => &[ACTION],
             Stage::Full => &[],
         };
         let ordinal = identifier(ORDINAL);
         format!(
             "select {}\nfrom {}\nwhere {ordinal} > {after}\norder by {ordinal}",
             identifiers(names(columns).chain(metadata.iter().copied()).chain([ORDINAL])),
+            self.quoted(),
+        )
+    }
+
+    /// The columns that the table has, and no row.
+    #[must_use]
+    pub fn columns(&self) -> String {
+        format!("select * from {} limit 0", self.quoted())
+    }
+
+    /// As [`BatchTable::read`] of a Stream's batch that was taken for an earlier version of the model: a column that it
+    /// lacks is NULL, and its rows are numbered again by the key as it is now, which is as total an order.
+    #[must_use]
+    pub fn read_anew(&self, columns: &[Column], missing: &[String], key: &[String], after: i64) -> String {
+        let (ordinal, place) = (identifier(ORDINAL), identifier("FRESHET_PLACE"));
+        let has = |name: &&str| !missing.iter().any(|gone| gone == name);
+        let outer = names(columns)
+            .map(|name| if has(&name) { identifier(name) } else { format!("null as {}", identifier(name)) });
+        let inner = identifiers(names(columns).filter(has).chain([ACTION]));
+        let order = identifiers(key.iter().map(String::as_str).chain([ACTION, ORDINAL]));
+        format!(
+            "select {}, {}, {place} as {ordinal}\nfrom (select {inner}, row_number() over (order by {order}) as {place} \
+             from {}) as placed\nwhere {place} > {after}\norder by {place}",
+            outer.collect::<Vec<_>>().join(", "),
+            identifier(ACTION),
             self.quoted(),
         )
     }
@@ -197,97 +248,97 @@ impl BatchTable {
     }
 }
 
-/// Lists a sync's batch tables, with `name`, `rows` and `created_on`. The pattern's `_` matches any letter:
-/// [`BatchTable::number`] has the last word.
+/// Lists a sync's batch tables, `limit` of them after a name, with `name`, `rows` and `created_on`. The pattern's `_`
+/// matches any letter: [`BatchTable::number`] has the last word.
 #[must_use]
-pub fn show_batch_tables(stage: Stage, schema: &str, sync: &str) -> String {
+pub fn show_batch_tables(stage: Stage, schema: &str, sync: &str, limit: usize, after: Option<&str>) -> String {
     let pattern = format!("{}{}_%", stage.prefix(), sync.to_ascii_uppercase());
-    format!("show tables like {} in schema {}", literal(&pattern), identifier(schema))
+    let from = after.map(|name| format!(" from {}", literal(name))).unwrap_or_default();
+    format!("show tables like {} in schema {} limit {limit}{from}", literal(&pattern), identifier(schema))
 }
 
 /// One batch table as it was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundTable {
     /// Its number.
     pub seq: i64,
     /// How many rows it holds.
     pub rows: u64,
-    /// How long ago it was made, in seconds.
-    pub age_s: i64,
+    /// When it was made, in milliseconds since the Unix epoch; none where Snowflake's answer does not read.
+    pub made_ms: Option<i64>,
 }
 
-/// What is to be done with the batch tables found before a seal.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sweep {
-    /// Tables with rows that no batch accounts for, oldest first: a seal that came late took them out of the Stream.
-    /// They are delivered before anything new is sealed.
-    pub adopt: Vec<i64>,
-    /// Empty tables that no late seal can ask for any more.
-    pub drop: Vec<i64>,
-}
-
-/// Sorts the batch tables of a Stream before batch `next` is sealed. `longest_statement_s` is how long a statement may
-/// run, its wait for a warehouse included.
+/// The batch table of a Stream that goes out next: the one with rows that was made first.
+///
+/// A table's rows were in the Stream before those of any table made after it, so this is the order of the changes,
+/// whichever attempt made which table: also one that came so late that nobody waited for it any more.
 #[must_use]
-pub fn sweep(found: &[FoundTable], next: i64, longest_statement_s: i64) -> Sweep {
-    let mut sweep = Sweep::default();
-    for table in found {
-        if table.rows > 0 && table.seq != next {
-            sweep.adopt.push(table.seq);
-        } else if table.rows == 0 && table.seq < next && table.age_s > longest_statement_s {
-            sweep.drop.push(table.seq);
-        }
-    }
-    sweep.adopt.sort_unstable();
-    sweep.drop.sort_unstable();
-    sweep
+pub fn oldest_with_rows(found: &[FoundTable]) -> Option<FoundTable> {
+    found.iter().filter(|table| table.rows > 0).min_by_key(|table| (table.made_ms, table.seq)).copied()
 }
 
-/// What a Stream is made on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StreamOn {
-    /// A table.
-    Table,
-    /// A view.
-    View,
-    /// A dynamic table.
-    DynamicTable,
-}
-
-/// How a Stream is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StreamOptions {
-    /// Of what.
-    pub on: StreamOn,
-    /// Inserts alone, each one.
-    pub append_only: bool,
-    /// The first batch holds the rows that are there already.
-    pub initial_rows: bool,
-}
-
-/// A sync's own Stream: `FRESHET_STREAM_` and the sync's id.
+/// The numbers of empty tables below `next` that no late seal can ask for any more: older than any statement can run.
+/// Until then each stands, and a repeat of its seal takes nothing out of the Stream.
 #[must_use]
-pub fn stream_name(schema: &str, sync: &str) -> String {
-    format!("{}.{}", identifier(schema), identifier(&format!("FRESHET_STREAM_{}", sync.to_ascii_uppercase())))
+pub fn spent(found: &[FoundTable], next: i64, now_ms: i64, longest_statement_s: i64) -> Vec<i64> {
+    let is_old = |table: &FoundTable| table.made_ms.is_some_and(|made| now_ms - made > longest_statement_s * 1_000);
+    found.iter().filter(|table| table.rows == 0 && table.seq < next && is_old(table)).map(|table| table.seq).collect()
 }
 
-/// Makes a Stream on `source`, both names quoted; harmless when repeated.
+/// Makes a Stream in `schema`, on `on` (quoted). Harmless when repeated, unless it is to take another's place.
 #[must_use]
-pub fn create_stream(stream: &str, source: &str, options: StreamOptions, sync: &str) -> String {
-    let on = match options.on {
+pub fn create_stream(schema: &str, new: &NewStream, on: &str) -> String {
+    let kind = match new.on.kind {
         StreamOn::Table => "table",
         StreamOn::View => "view",
         StreamOn::DynamicTable => "dynamic table",
     };
-    let mut sql = format!("create stream if not exists {stream} on {on} {source}");
-    if options.append_only {
+    let (replace, guard) = if new.replace { ("or replace ", "") } else { ("", "if not exists ") };
+    let mut sql =
+        format!("create {replace}stream {guard}{}.{} on {kind} {on}", identifier(schema), identifier(&new.name));
+    if new.append_only {
         sql.push_str(" append_only = true");
     }
-    if options.initial_rows {
+    if new.show_initial_rows {
         sql.push_str(" show_initial_rows = true");
     }
-    sql.push_str(&format!(" comment = {}", literal(&format!("freshet:{sync}"))));
+    sql.push_str(" comment = 'made by Freshet'");
     sql
+}
+
+/// Lists the Streams of a schema, or of a database.
+#[must_use]
+pub fn show_streams(schema: Option<&str>, database: &str, limit: usize) -> String {
+    match schema {
+        Some(schema) => format!("show streams in schema {} limit {limit}", identifier(schema)),
+        None => format!("show streams in database {} limit {limit}", identifier(database)),
+    }
+}
+
+/// Lists the Stream of this name; the pattern's `_` and `%` may match others.
+#[must_use]
+pub fn show_stream(schema: &str, stream: &str) -> String {
+    format!("show streams like {} in schema {}", literal(stream), identifier(schema))
+}
+
+/// The parts of a name as Snowflake prints it: parted by dots, in double quotes where it is not plain.
+#[must_use]
+pub fn name_parts(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let (mut letters, mut quoted) = (text.chars().peekable(), false);
+    while let Some(letter) = letters.next() {
+        let part = parts.last_mut().expect("there is always a part");
+        match letter {
+            '"' if quoted && letters.peek() == Some(&'"') => {
+                letters.next();
+                part.push('"');
+            }
+            '"' => quoted = !quoted,
+            '.' if !quoted => parts.push(String::new()),
+            _ => part.push(letter),
+        }
+    }
+    parts
 }
 
 /// Whether a Stream may hold changes; true now and then when it holds none, never the other way. Asked first, so that
@@ -319,16 +370,30 @@ mod tests {
     fn a_stream_is_sealed_in_one_statement_without_a_filter() {
         let table = BatchTable::new(Stage::Stream, "FRESHET", SYNC, 7);
 
-        let sql = table.seal_stream(&stream_name("FRESHET", SYNC), &columns(), &["ID".into()]);
+        let sql = table.seal_stream("\"PUBLIC\".\"S\"", &columns(), &["ID".into()]);
 
         assert_eq!(
-            sql,
+            sql.replace(&plan_mark(&columns(), &["ID".into()]), "MARK"),
             "create transient table if not exists \
              \"FRESHET\".\"FRESHET_STG_SNC_01JD0000000000000000000000_000000000007\" as\n\
              select \"ID\", \"na\"\"me\", \"METADATA$ACTION\", \"METADATA$ISUPDATE\", \"METADATA$ROW_ID\", \
+             'MARK' as \"FRESHET_PLAN\", \
              row_number() over (order by \"ID\", \"METADATA$ACTION\", \"METADATA$ROW_ID\") as \"FRESHET_ORDINAL\"\n\
-             from \"FRESHET\".\"FRESHET_STREAM_SNC_01JD0000000000000000000000\""
+             from \"PUBLIC\".\"S\""
         );
+    }
+
+    #[test]
+    fn another_key_or_column_makes_another_mark() {
+        let mark = |columns: &[Column], key: &str| plan_mark(columns, &[key.to_owned()]);
+        let mut other = columns();
+        other[1].source_type = "number(38,0)".into();
+
+        let marks =
+            [mark(&columns(), "ID"), mark(&columns(), "na\"me"), mark(&other, "ID"), mark(&columns()[..1], "ID")];
+
+        assert_eq!(marks.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+        assert_eq!(marks[0], mark(&columns(), "ID"));
     }
 
     #[test]
@@ -338,7 +403,7 @@ mod tests {
         let sql = table.read(&columns(), Stage::Stream, 40);
 
         assert!(sql.ends_with("where \"FRESHET_ORDINAL\" > 40\norder by \"FRESHET_ORDINAL\""), "{sql}");
-        assert!(sql.starts_with("select \"ID\", \"na\"\"me\", \"METADATA$ACTION\","), "{sql}");
+        assert!(sql.starts_with("select \"ID\", \"na\"\"me\", \"METADATA$ACTION\", \"FRESHET_ORDINAL\"\n"), "{sql}");
         assert!(!table.read(&columns(), Stage::Full, 0).contains("METADATA$"));
     }
 
@@ -353,13 +418,31 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_a_late_seal_took_are_adopted_oldest_first_and_tombstones_dropped_once_old() {
-        let table = |seq, rows, age_s| FoundTable { seq, rows, age_s };
-        let found = [table(9, 5, 10), table(3, 2, 9_000), table(7, 0, 9_000), table(8, 0, 60), table(10, 4, 1)];
+    fn a_batch_of_an_earlier_model_is_put_in_the_order_of_the_key_as_it_is_now() {
+        let table = BatchTable::new(Stage::Stream, "FRESHET", SYNC, 7);
 
-        let sweep = sweep(&found, 10, 3_600);
+        let sql = table.read_anew(&columns(), &["na\"me".into()], &["ID".into()], 40);
 
-        assert_eq!(sweep, Sweep { adopt: vec![3, 9], drop: vec![7] });
+        assert_eq!(
+            sql,
+            "select \"ID\", null as \"na\"\"me\", \"METADATA$ACTION\", \"FRESHET_PLACE\" as \"FRESHET_ORDINAL\"\n\
+             from (select \"ID\", \"METADATA$ACTION\", row_number() over (order by \"ID\", \"METADATA$ACTION\", \
+             \"FRESHET_ORDINAL\") as \"FRESHET_PLACE\" \
+             from \"FRESHET\".\"FRESHET_STG_SNC_01JD0000000000000000000000_000000000007\") as placed\n\
+             where \"FRESHET_PLACE\" > 40\norder by \"FRESHET_PLACE\""
+        );
+    }
+
+    #[test]
+    fn tables_go_out_in_the_order_they_were_made_and_empty_ones_are_spent_once_old() {
+        let table = |seq, rows, made_ms| FoundTable { seq, rows, made_ms: Some(made_ms) };
+        let found = [table(9, 5, 70_000), table(3, 2, 90_000), table(7, 0, 10_000), table(8, 0, 60_000)];
+
+        assert_eq!(oldest_with_rows(&found), Some(found[0]));
+        assert_eq!(oldest_with_rows(&found[2..]), None);
+        assert_eq!(spent(&found, 10, 100_000, 50), [7]);
+        assert_eq!(spent(&found, 7, 100_000, 50), [0; 0]);
+        assert_eq!(spent(&[FoundTable { made_ms: None, ..found[2] }], 10, 100_000, 50), [0; 0]);
     }
 
     #[test]
@@ -374,15 +457,28 @@ mod tests {
 
     #[test]
     fn a_stream_is_made_with_its_options_and_asked_before_it_is_read() {
-        let options = StreamOptions { on: StreamOn::View, append_only: true, initial_rows: true };
+        let new = NewStream {
+            schema: None,
+            name: "S".into(),
+            on: freshet_core::connector::StreamBase { kind: StreamOn::View, schema: "P".into(), name: "ORDERS".into() },
+            append_only: true,
+            show_initial_rows: true,
+            replace: false,
+        };
 
         assert_eq!(
-            create_stream("\"F\".\"S\"", "\"P\".\"ORDERS\"", options, SYNC),
-            format!(
-                "create stream if not exists \"F\".\"S\" on view \"P\".\"ORDERS\" append_only = true \
-                 show_initial_rows = true comment = 'freshet:{SYNC}'"
-            )
+            create_stream("F", &new, "\"P\".\"ORDERS\""),
+            "create stream if not exists \"F\".\"S\" on view \"P\".\"ORDERS\" append_only = true \
+             show_initial_rows = true comment = 'made by Freshet'"
         );
+        let anew = NewStream { append_only: false, show_initial_rows: false, replace: true, ..new };
+        assert!(create_stream("F", &anew, "T").starts_with("create or replace stream \"F\".\"S\" on view T comment"));
         assert_eq!(has_data("\"F\".\"S\""), "select system$stream_has_data('\"F\".\"S\"')");
+    }
+
+    #[test]
+    fn a_name_as_snowflake_prints_it_has_its_parts() {
+        assert_eq!(name_parts("SHOP.PUBLIC.ORDERS"), ["SHOP", "PUBLIC", "ORDERS"]);
+        assert_eq!(name_parts("SHOP.\"my.\"\"schema\".\"orders\""), ["SHOP", "my.\"schema", "orders"]);
     }
 }

@@ -60,9 +60,15 @@ pub fn cast(from: &Typed, to: Type, zone: &str) -> Result<String, SqlError> {
         }
         (T::Variant, _) => cast(&Typed::new(format!("({x} #>> '{{}}')"), Type::TEXT), to, zone.trim_matches('\''))?,
         (T::Fixed { precision: p1, scale: s1 }, T::Fixed { precision, scale }) => {
-            if scale >= s1 && precision - scale >= p1 - s1 { x.clone() } else { format!("({x})::numeric({precision},{scale})") }
+            if scale >= s1 && precision - scale >= p1 - s1 {
+                x.clone()
+            } else {
+                format!("({x})::numeric({precision},{scale})")
+            }
         }
-        (T::Text { .. }, T::Fixed { precision, scale }) => format!("emulator.to_number({x})::numeric({precision},{scale})"),
+        (T::Text { .. }, T::Fixed { precision, scale }) => {
+            format!("emulator.to_number({x})::numeric({precision},{scale})")
+        }
         (T::Real, T::Fixed { precision, scale }) => format!("({x})::numeric::numeric({precision},{scale})"),
         (T::Boolean, T::Fixed { .. }) => format!("({x})::int::numeric"),
         (T::Fixed { .. }, T::Real) => format!("({x})::float8"),

@@ -108,9 +108,8 @@ fn net_changes(table: &Table, seen: &str, end: Option<&str>) -> String {
 
 fn net_changes_in(table: &Table, window: &str) -> String {
     let (log, id) = (table.log(), table.id);
-    let columns = |of: &str| {
-        table.columns.iter().map(|column| format!("{of}.{}, ", quoted(&column.name))).collect::<String>()
-    };
+    let columns =
+        |of: &str| table.columns.iter().map(|column| format!("{of}.{}, ", quoted(&column.name))).collect::<String>();
     format!(
         "with d as materialized (select * from {log} where {window}), \
          f as (select distinct on (\"$rid\") * from d order by \"$rid\", \"$seq\"), \
@@ -232,7 +231,10 @@ pub(super) fn table_timestamp(known: &Known, context: &Context, parts: &[String]
     if matches!(stream.source.as_deref(), Ok(Relation::View(_))) {
         return Err(SqlError::compilation("091920", "0A000", "function not supported for streams on views"));
     }
-    Ok(Typed::solid(format!("{}::numeric", literal(&stream.seen_ns.to_string())), Type::Fixed { precision: 38, scale: 0 }))
+    Ok(Typed::solid(
+        format!("{}::numeric", literal(&stream.seen_ns.to_string())),
+        Type::Fixed { precision: 38, scale: 0 },
+    ))
 }
 
 /// The stream of that name.
@@ -246,7 +248,8 @@ pub(super) fn named_stream<'k>(known: &'k Known, context: &Context, parts: &[Str
 
 /// Returns CHANGES between two moments, each an expression of type `pg_snapshot`.
 pub(super) fn between(table: &Table, from: &str, until: Option<&str>, append_only: bool) -> (String, Vec<Column>) {
-    let end = until.map_or_else(|| "true".to_owned(), |until| format!("pg_visible_in_snapshot(\"$xid\", (select {until}))"));
+    let end =
+        until.map_or_else(|| "true".to_owned(), |until| format!("pg_visible_in_snapshot(\"$xid\", (select {until}))"));
     let window = format!(
         "\"$xid\" >= (select pg_snapshot_xmin({from})) and not pg_visible_in_snapshot(\"$xid\", (select {from})) and {end}"
     );

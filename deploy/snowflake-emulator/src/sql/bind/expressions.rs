@@ -47,15 +47,25 @@ impl Binder<'_> {
                 let value = self.value(&typed.value.value)?;
                 Ok(Typed::solid(casts::cast(&value, ty, &self.around.zone)?, ty))
             }
-            Expr::Nested(inner) => self.expression(inner).map(|inner| Typed { sql: format!("({})", inner.sql), ..inner }),
+            Expr::Nested(inner) => {
+                self.expression(inner).map(|inner| Typed { sql: format!("({})", inner.sql), ..inner })
+            }
             Expr::UnaryOp { op, expr } => self.unary(*op, expr),
             Expr::BinaryOp { left, op, right } => self.binary(left, op, right),
-            Expr::IsNull(inner) => Ok(Typed::solid(format!("({} is null)", self.expression(inner)?.sql), Type::Boolean)),
-            Expr::IsNotNull(inner) => Ok(Typed::solid(format!("({} is not null)", self.expression(inner)?.sql), Type::Boolean)),
+            Expr::IsNull(inner) => {
+                Ok(Typed::solid(format!("({} is null)", self.expression(inner)?.sql), Type::Boolean))
+            }
+            Expr::IsNotNull(inner) => {
+                Ok(Typed::solid(format!("({} is not null)", self.expression(inner)?.sql), Type::Boolean))
+            }
             Expr::IsTrue(inner) => Ok(Typed::solid(format!("({} is true)", self.condition(inner)?), Type::Boolean)),
-            Expr::IsNotTrue(inner) => Ok(Typed::solid(format!("({} is not true)", self.condition(inner)?), Type::Boolean)),
+            Expr::IsNotTrue(inner) => {
+                Ok(Typed::solid(format!("({} is not true)", self.condition(inner)?), Type::Boolean))
+            }
             Expr::IsFalse(inner) => Ok(Typed::solid(format!("({} is false)", self.condition(inner)?), Type::Boolean)),
-            Expr::IsNotFalse(inner) => Ok(Typed::solid(format!("({} is not false)", self.condition(inner)?), Type::Boolean)),
+            Expr::IsNotFalse(inner) => {
+                Ok(Typed::solid(format!("({} is not false)", self.condition(inner)?), Type::Boolean))
+            }
             Expr::IsDistinctFrom(left, right) => self.compared(left, "is distinct from", right).map(solid),
             Expr::IsNotDistinctFrom(left, right) => self.compared(left, "is not distinct from", right).map(solid),
             Expr::InList { expr, list, negated } => self.in_list(expr, list, *negated),
@@ -82,7 +92,10 @@ impl Binder<'_> {
             }
             Expr::Exists { subquery, negated } => {
                 let bound = self.query(subquery)?;
-                Ok(Typed::solid(format!("({}exists ({}))", if *negated { "not " } else { "" }, bound.sql), Type::Boolean))
+                Ok(Typed::solid(
+                    format!("({}exists ({}))", if *negated { "not " } else { "" }, bound.sql),
+                    Type::Boolean,
+                ))
             }
             Expr::Subquery(query) => {
                 let bound = self.query(query)?;
@@ -109,7 +122,10 @@ impl Binder<'_> {
             Expr::JsonAccess { value, path } => self.json_path(value, path),
             Expr::CompoundFieldAccess { root, access_chain } => self.field_access(root, access_chain),
             Expr::Tuple(items) => {
-                let items = items.iter().map(|item| self.expression(item).map(|item| item.sql)).collect::<Result<Vec<_>, _>>()?;
+                let items = items
+                    .iter()
+                    .map(|item| self.expression(item).map(|item| item.sql))
+                    .collect::<Result<Vec<_>, _>>()?;
                 Ok(Typed::new(format!("row({})", items.join(", ")), Type::Variant))
             }
             other => Err(SqlError::unsupported(other)),
@@ -143,7 +159,8 @@ impl Binder<'_> {
     fn binding(&mut self, name: &str) -> Result<Typed, SqlError> {
         let position: usize = name.trim_start_matches(['?', ':']).parse().unwrap_or(0);
         let binding = position.checked_sub(1).and_then(|at| self.around.bindings.get(at));
-        let binding = binding.ok_or_else(|| SqlError::compilation("002049", "42601", format!("Bind variable {name} not set.")))?;
+        let binding = binding
+            .ok_or_else(|| SqlError::compilation("002049", "42601", format!("Bind variable {name} not set.")))?;
         Ok(Typed::new(binding.sql.clone(), binding.ty))
     }
 
@@ -213,7 +230,9 @@ impl Binder<'_> {
         // NUMBERs are compared as they are: a cast to the common scale could overflow.
         let convert = |value: &Typed| match (value.ty, ty) {
             (Type::Fixed { .. }, Type::Fixed { .. }) if !value.is_null => Ok(value.sql.clone()),
-            (Type::Text { .. }, Type::Fixed { .. }) if !value.is_null => Ok(format!("emulator.to_number({})", value.sql)),
+            (Type::Text { .. }, Type::Fixed { .. }) if !value.is_null => {
+                Ok(format!("emulator.to_number({})", value.sql))
+            }
             (Type::Text { .. }, Type::Text { .. }) if !value.is_null => Ok(value.sql.clone()),
             _ => casts::cast(value, ty, &self.around.zone),
         };
@@ -246,7 +265,11 @@ impl Binder<'_> {
         };
         let bound = self.query(query)?;
         if bound.columns.len() != values.len() {
-            return Err(SqlError::compilation("002057", "42601", "the subquery of IN returns another number of columns"));
+            return Err(SqlError::compilation(
+                "002057",
+                "42601",
+                "the subquery of IN returns another number of columns",
+            ));
         }
         let alias = self.alias();
         let (mut left, mut right) = (Vec::new(), Vec::new());
@@ -292,7 +315,12 @@ impl Binder<'_> {
         Ok(Typed { nullable: value.nullable, is_null: false, sql: casts::cast(&value, ty, &self.around.zone)?, ty })
     }
 
-    fn case(&mut self, operand: Option<&Expr>, whens: &[ast::CaseWhen], otherwise: Option<&Expr>) -> Result<Typed, SqlError> {
+    fn case(
+        &mut self,
+        operand: Option<&Expr>,
+        whens: &[ast::CaseWhen],
+        otherwise: Option<&Expr>,
+    ) -> Result<Typed, SqlError> {
         let mut conditions = Vec::new();
         let mut results = Vec::new();
         for when in whens {
@@ -324,7 +352,8 @@ impl Binder<'_> {
             is_null: so_far.is_null && value.is_null,
             sql: String::new(),
         });
-        let sql = values.iter().map(|value| casts::cast(value, all.ty, &self.around.zone)).collect::<Result<Vec<_>, _>>()?;
+        let sql =
+            values.iter().map(|value| casts::cast(value, all.ty, &self.around.zone)).collect::<Result<Vec<_>, _>>()?;
         Ok((sql, all))
     }
 
@@ -345,23 +374,39 @@ impl Binder<'_> {
         let nullable = left.nullable || right.nullable;
         match (left.ty, operator, right.ty) {
             (Type::Date, B::Minus, Type::Date) => {
-                return Ok(Typed { nullable, ..Typed::new(format!("({} - {})::numeric", left.sql, right.sql), Type::INTEGER) });
+                return Ok(Typed {
+                    nullable,
+                    ..Typed::new(format!("({} - {})::numeric", left.sql, right.sql), Type::INTEGER)
+                });
             }
             (Type::Date, B::Plus | B::Minus, Type::Fixed { .. }) => {
-                return Ok(Typed { nullable, ..Typed::new(format!("({} {operator} ({})::int)", left.sql, right.sql), Type::Date) });
+                return Ok(Typed {
+                    nullable,
+                    ..Typed::new(format!("({} {operator} ({})::int)", left.sql, right.sql), Type::Date)
+                });
             }
             _ => {}
         }
         let (left, right) = (self.as_number(left)?, self.as_number(right)?);
-        let (Type::Fixed { precision: p1, scale: s1 }, Type::Fixed { precision: p2, scale: s2 }) = (left.ty, right.ty) else {
+        let (Type::Fixed { precision: p1, scale: s1 }, Type::Fixed { precision: p2, scale: s2 }) = (left.ty, right.ty)
+        else {
             let (a, b) = (casts::cast(&left, Type::Real, "")?, casts::cast(&right, Type::Real, "")?);
-            let sql = if *operator == B::Modulo { format!("mod(({a})::numeric, ({b})::numeric)::float8") } else { format!("({a} {operator} {b})") };
+            let sql = if *operator == B::Modulo {
+                format!("mod(({a})::numeric, ({b})::numeric)::float8")
+            } else {
+                format!("({a} {operator} {b})")
+            };
             return Ok(Typed { nullable, ..Typed::new(sql, Type::Real) });
         };
         let (i1, i2) = (p1 - s1, p2 - s2);
-        let fixed = |integers: u32, scale: u32| Type::Fixed { precision: (integers + scale).clamp(1, PRECISION_MAX), scale: scale.min(37) };
+        let fixed = |integers: u32, scale: u32| Type::Fixed {
+            precision: (integers + scale).clamp(1, PRECISION_MAX),
+            scale: scale.min(37),
+        };
         let (ty, sql) = match operator {
-            B::Plus | B::Minus => (fixed(i1.max(i2) + 1, s1.max(s2)), format!("({} {operator} {})", left.sql, right.sql)),
+            B::Plus | B::Minus => {
+                (fixed(i1.max(i2) + 1, s1.max(s2)), format!("({} {operator} {})", left.sql, right.sql))
+            }
             B::Multiply => {
                 let scale = (s1 + s2).min(s1.max(s2).max(12));
                 (fixed(i1 + i2, scale), format!("round({} * {}, {scale})", left.sql, right.sql))

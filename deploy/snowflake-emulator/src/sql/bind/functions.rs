@@ -97,8 +97,12 @@ impl Binder<'_> {
                 match list.as_slice() {
                     [one] => Typed::solid(format!("count({distinct}{one})::numeric"), count),
                     many => {
-                        let whole = many.iter().map(|sql| format!("{sql} is not null")).collect::<Vec<_>>().join(" and ");
-                        Typed::solid(format!("(count({distinct}row({})) filter (where {whole}))::numeric", many.join(", ")), count)
+                        let whole =
+                            many.iter().map(|sql| format!("{sql} is not null")).collect::<Vec<_>>().join(" and ");
+                        Typed::solid(
+                            format!("(count({distinct}row({})) filter (where {whole}))::numeric", many.join(", ")),
+                            count,
+                        )
                     }
                 }
             }
@@ -116,7 +120,10 @@ impl Binder<'_> {
                     }
                     (Type::Fixed { scale, .. }, _) => {
                         let scale = (scale + 6).min(37);
-                        Typed::new(format!("round(avg({distinct}{}), {scale})", value.sql), Type::Fixed { precision: 38, scale })
+                        Typed::new(
+                            format!("round(avg({distinct}{}), {scale})", value.sql),
+                            Type::Fixed { precision: 38, scale },
+                        )
                     }
                     _ => Typed::new(format!("{word}({distinct}{})", value.sql), Type::Real),
                 }
@@ -163,7 +170,12 @@ impl Binder<'_> {
                 let [value] = call.take()?;
                 let value = casts::cast(value, Type::Variant, &self.around.zone)?;
                 let order = self.within_group(call.function)?;
-                Typed::solid(format!("coalesce(jsonb_agg({distinct}{value}{order}) filter (where {value} is not null), '[]'::jsonb)"), Type::Array)
+                Typed::solid(
+                    format!(
+                        "coalesce(jsonb_agg({distinct}{value}{order}) filter (where {value} is not null), '[]'::jsonb)"
+                    ),
+                    Type::Array,
+                )
             }
             _ => return Ok(None),
         }))
@@ -250,7 +262,9 @@ impl Binder<'_> {
             "CURRENT_TIMESTAMP" | "LOCALTIMESTAMP" | "GETDATE" | "SYSTIMESTAMP" => ltz,
             "SYSDATE" => Typed { ty: Type::TimestampNtz, ..ltz },
             "CURRENT_DATE" => Typed::solid(casts::cast(&ltz, Type::Date, &self.around.zone).ok()?, Type::Date),
-            "CURRENT_TIME" | "LOCALTIME" => Typed::solid(casts::cast(&ltz, Type::Time, &self.around.zone).ok()?, Type::Time),
+            "CURRENT_TIME" | "LOCALTIME" => {
+                Typed::solid(casts::cast(&ltz, Type::Time, &self.around.zone).ok()?, Type::Time)
+            }
             "CURRENT_USER" => text(Some(&self.around.user)),
             "CURRENT_ROLE" => text(Some(&self.around.role)),
             "CURRENT_ACCOUNT" | "CURRENT_ACCOUNT_NAME" => text(Some(&self.around.account)),
@@ -301,7 +315,10 @@ impl Binder<'_> {
             "NVL2" => {
                 let [value, yes, no] = call.take()?;
                 let (sql, all) = self.same_type(&[yes.clone(), no.clone()])?;
-                Typed { sql: format!("(case when {} is not null then {} else {} end)", value.sql, sql[0], sql[1]), ..all }
+                Typed {
+                    sql: format!("(case when {} is not null then {} else {} end)", value.sql, sql[0], sql[1]),
+                    ..all
+                }
             }
             "ZEROIFNULL" => {
                 let [value] = call.take()?;
@@ -324,9 +341,16 @@ impl Binder<'_> {
     }
 
     fn textual(&mut self, call: &Call<'_>) -> Result<Option<Typed>, SqlError> {
-        let texts = |binder: &Self| call.arguments.iter().map(|value| binder.as_text(value)).collect::<Result<Vec<_>, _>>();
+        let texts =
+            |binder: &Self| call.arguments.iter().map(|value| binder.as_text(value)).collect::<Result<Vec<_>, _>>();
         let typed = |sql: String, ty: Type| Typed { nullable: call.nullable(), ..Typed::new(sql, ty) };
-        let needs = |count: usize| if call.arguments.len() == count { Ok(()) } else { Err(SqlError::arguments(&call.name, call.arguments.len())) };
+        let needs = |count: usize| {
+            if call.arguments.len() == count {
+                Ok(())
+            } else {
+                Err(SqlError::arguments(&call.name, call.arguments.len()))
+            }
+        };
         Ok(Some(match call.name.as_str() {
             "UPPER" | "LOWER" | "REVERSE" | "INITCAP" | "MD5" => {
                 needs(1)?;
@@ -354,7 +378,14 @@ impl Binder<'_> {
             "REPLACE" => {
                 let texts = texts(self)?;
                 let with = texts.get(2).cloned().unwrap_or_else(|| "''".into());
-                typed(format!("replace({}, {}, {with})", texts[0], texts.get(1).ok_or_else(|| SqlError::arguments("REPLACE", 1))?), Type::TEXT)
+                typed(
+                    format!(
+                        "replace({}, {}, {with})",
+                        texts[0],
+                        texts.get(1).ok_or_else(|| SqlError::arguments("REPLACE", 1))?
+                    ),
+                    Type::TEXT,
+                )
             }
             "SPLIT_PART" => {
                 let [text, separator, part] = call.take()?;
@@ -362,12 +393,20 @@ impl Binder<'_> {
             }
             "LEFT" | "RIGHT" => {
                 let [text, count] = call.take()?;
-                typed(format!("{}({}, greatest(({})::int, 0))", call.name.to_lowercase(), self.as_text(text)?, count.sql), Type::TEXT)
+                typed(
+                    format!("{}({}, greatest(({})::int, 0))", call.name.to_lowercase(), self.as_text(text)?, count.sql),
+                    Type::TEXT,
+                )
             }
             "SUBSTR" | "SUBSTRING" => {
                 let all = &call.arguments;
-                let (Some(text), Some(from)) = (all.first(), all.get(1)) else { return Err(SqlError::arguments("SUBSTR", all.len())) };
-                typed(substring_sql(&self.as_text(text)?, &from.sql, all.get(2).map(|count| count.sql.as_str())), Type::TEXT)
+                let (Some(text), Some(from)) = (all.first(), all.get(1)) else {
+                    return Err(SqlError::arguments("SUBSTR", all.len()));
+                };
+                typed(
+                    substring_sql(&self.as_text(text)?, &from.sql, all.get(2).map(|count| count.sql.as_str())),
+                    Type::TEXT,
+                )
             }
             "LPAD" | "RPAD" => {
                 let texts = texts(self)?;
@@ -399,10 +438,20 @@ impl Binder<'_> {
                 typed(format!("ascii({})::numeric", texts(self)?[0]), Type::Fixed { precision: 18, scale: 0 })
             }
             "CHR" | "CHAR" => typed(format!("chr(({})::int)", call.take::<1>()?[0].sql), Type::TEXT),
-            "SHA2" | "SHA2_HEX" => typed(format!("encode(sha256(convert_to({}, 'UTF8')), 'hex')", texts(self)?.first().ok_or_else(|| SqlError::arguments("SHA2", 0))?), Type::TEXT),
+            "SHA2" | "SHA2_HEX" => typed(
+                format!(
+                    "encode(sha256(convert_to({}, 'UTF8')), 'hex')",
+                    texts(self)?.first().ok_or_else(|| SqlError::arguments("SHA2", 0))?
+                ),
+                Type::TEXT,
+            ),
             "HEX_ENCODE" => {
                 let [value] = call.take()?;
-                let bytes = if matches!(value.ty, Type::Binary { .. }) { value.sql.clone() } else { format!("convert_to({}, 'UTF8')", self.as_text(value)?) };
+                let bytes = if matches!(value.ty, Type::Binary { .. }) {
+                    value.sql.clone()
+                } else {
+                    format!("convert_to({}, 'UTF8')", self.as_text(value)?)
+                };
                 typed(format!("upper(encode({bytes}, 'hex'))"), Type::TEXT)
             }
             "UUID_STRING" => Typed::solid("gen_random_uuid()::text", Type::Text { length: 36 }),
@@ -419,8 +468,13 @@ impl Binder<'_> {
                 let value = number(self)?;
                 Typed { sql: format!("abs({})", value.sql), ..value }
             }
-            "SIGN" => Typed { sql: format!("sign({})::numeric", number(self)?.sql), ..Typed::new("", Type::Fixed { precision: 1, scale: 0 }) },
-            "ROUND" | "TRUNC" | "TRUNCATE" if !matches!(call.arguments.first().map(|value| value.ty), Some(Type::Date | Type::TimestampNtz)) => {
+            "SIGN" => Typed {
+                sql: format!("sign({})::numeric", number(self)?.sql),
+                ..Typed::new("", Type::Fixed { precision: 1, scale: 0 })
+            },
+            "ROUND" | "TRUNC" | "TRUNCATE"
+                if !matches!(call.arguments.first().map(|value| value.ty), Some(Type::Date | Type::TimestampNtz)) =>
+            {
                 let value = number(self)?;
                 let digits = call.arguments.get(1).map_or("0".into(), |digits| format!("({})::int", digits.sql));
                 let word = if call.name == "ROUND" { "round" } else { "trunc" };
@@ -435,22 +489,33 @@ impl Binder<'_> {
             }
             "DIV0" => {
                 let [a, b] = call.take()?;
-                let quotient = self.arithmetic(a.clone(), &ast::BinaryOperator::Divide, Typed { sql: format!("nullif({}, 0)", b.sql), ..b.clone() })?;
+                let quotient = self.arithmetic(
+                    a.clone(),
+                    &ast::BinaryOperator::Divide,
+                    Typed { sql: format!("nullif({}, 0)", b.sql), ..b.clone() },
+                )?;
                 Typed { sql: format!("(case when {} = 0 then 0 else {} end)", b.sql, quotient.sql), ..quotient }
             }
-            "SQRT" | "EXP" | "LN" => Typed::new(format!("{}(({})::float8)", call.name.to_lowercase(), number(self)?.sql), Type::Real),
+            "SQRT" | "EXP" | "LN" => {
+                Typed::new(format!("{}(({})::float8)", call.name.to_lowercase(), number(self)?.sql), Type::Real)
+            }
             "POWER" | "POW" => {
                 let [a, b] = call.take()?;
                 Typed::new(format!("power(({})::float8, ({})::float8)", a.sql, b.sql), Type::Real)
             }
             "CEIL" | "FLOOR" => self.rounded(&call.name.to_lowercase(), number(self)?),
-            "RANDOM" => Typed::solid("floor((random() - 0.5) * 18446744073709551615)::numeric", Type::Fixed { precision: 19, scale: 0 }),
+            "RANDOM" => Typed::solid(
+                "floor((random() - 0.5) * 18446744073709551615)::numeric",
+                Type::Fixed { precision: 19, scale: 0 },
+            ),
             "SEQ1" | "SEQ2" | "SEQ4" | "SEQ8" => {
                 let column = self.column(&["$SEQ".into()])?;
                 Typed::solid(column.sql, Type::Fixed { precision: if call.name == "SEQ8" { 19 } else { 10 }, scale: 0 })
             }
             "TO_NUMBER" | "TO_DECIMAL" | "TO_NUMERIC" => {
-                let argument = |at: usize| -> Option<u32> { call.arguments.get(at)?.sql.trim_end_matches("::numeric").parse().ok() };
+                let argument = |at: usize| -> Option<u32> {
+                    call.arguments.get(at)?.sql.trim_end_matches("::numeric").parse().ok()
+                };
                 let (precision, scale) = (argument(1).unwrap_or(38), argument(2).unwrap_or(0));
                 let ty = Type::Fixed { precision, scale };
                 let value = first.ok_or_else(|| SqlError::arguments(&call.name, 0))?;
@@ -482,14 +547,20 @@ impl Binder<'_> {
             "TO_TIMESTAMP" | "TO_TIMESTAMP_NTZ" => match call.arguments.get(1) {
                 Some(scale) if !matches!(scale.ty, Type::Text { .. }) => {
                     let value = &call.arguments[0];
-                    Typed::new(format!("({} / power(10::numeric, {}))::numeric(20,9)", value.sql, scale.sql), Type::TimestampNtz)
+                    Typed::new(
+                        format!("({} / power(10::numeric, {}))::numeric(20,9)", value.sql, scale.sql),
+                        Type::TimestampNtz,
+                    )
                 }
                 _ => to(self, Type::TimestampNtz)?,
             },
             "TO_TIMESTAMP_LTZ" => match call.arguments.get(1) {
                 Some(scale) if !matches!(scale.ty, Type::Text { .. }) => {
                     let value = &call.arguments[0];
-                    Typed::new(format!("({} / power(10::numeric, {}))::numeric(20,9)", value.sql, scale.sql), Type::TimestampLtz)
+                    Typed::new(
+                        format!("({} / power(10::numeric, {}))::numeric(20,9)", value.sql, scale.sql),
+                        Type::TimestampLtz,
+                    )
                 }
                 _ => to(self, Type::TimestampLtz)?,
             },
@@ -498,8 +569,12 @@ impl Binder<'_> {
             "TO_BINARY" => {
                 let value = call.arguments.first().ok_or_else(|| SqlError::arguments("TO_BINARY", 0))?;
                 match call.arguments.get(1).map(|format| format.sql.to_uppercase()) {
-                    Some(format) if format.starts_with("'UTF") => Typed::new(format!("convert_to({}, 'UTF8')", value.sql), Type::BINARY),
-                    Some(format) if format.starts_with("'BASE64") => Typed::new(format!("decode({}, 'base64')", value.sql), Type::BINARY),
+                    Some(format) if format.starts_with("'UTF") => {
+                        Typed::new(format!("convert_to({}, 'UTF8')", value.sql), Type::BINARY)
+                    }
+                    Some(format) if format.starts_with("'BASE64") => {
+                        Typed::new(format!("decode({}, 'base64')", value.sql), Type::BINARY)
+                    }
                     _ => Typed::new(casts::cast(value, Type::BINARY, "")?, Type::BINARY),
                 }
             }
@@ -510,9 +585,15 @@ impl Binder<'_> {
             }
             "DATEDIFF" | "TIMESTAMPDIFF" => {
                 let [unit, a, b] = call.take()?;
-                let (a, b) = (casts::cast(a, Type::TimestampNtz, &self.around.zone)?, casts::cast(b, Type::TimestampNtz, &self.around.zone)?);
+                let (a, b) = (
+                    casts::cast(a, Type::TimestampNtz, &self.around.zone)?,
+                    casts::cast(b, Type::TimestampNtz, &self.around.zone)?,
+                );
                 let unit = seconds_of(unit_of(unit))?;
-                Typed::new(format!("(floor({b} / {unit}) - floor({a} / {unit}))"), Type::Fixed { precision: 18, scale: 0 })
+                Typed::new(
+                    format!("(floor({b} / {unit}) - floor({a} / {unit}))"),
+                    Type::Fixed { precision: 18, scale: 0 },
+                )
             }
             "DATE_PART" => {
                 let [unit, value] = call.take()?;
@@ -528,7 +609,10 @@ impl Binder<'_> {
 
     fn semi_structured(&mut self, call: &Call<'_>) -> Result<Option<Typed>, SqlError> {
         let variants = |binder: &Self| {
-            call.arguments.iter().map(|value| casts::cast(value, Type::Variant, &binder.around.zone)).collect::<Result<Vec<_>, _>>()
+            call.arguments
+                .iter()
+                .map(|value| casts::cast(value, Type::Variant, &binder.around.zone))
+                .collect::<Result<Vec<_>, _>>()
         };
         Ok(Some(match call.name.as_str() {
             "PARSE_JSON" | "TRY_PARSE_JSON" => {
@@ -536,21 +620,26 @@ impl Binder<'_> {
                 let word = call.name.to_lowercase();
                 Typed::new(format!("emulator.{word}({})", self.as_text(text)?), Type::Variant)
             }
-            "TO_VARIANT" => Typed::new(variants(self)?.first().cloned().ok_or_else(|| SqlError::arguments("TO_VARIANT", 0))?, Type::Variant),
+            "TO_VARIANT" => Typed::new(
+                variants(self)?.first().cloned().ok_or_else(|| SqlError::arguments("TO_VARIANT", 0))?,
+                Type::Variant,
+            ),
             "TO_JSON" => Typed::new(format!("emulator.compact(({})::text)", call.take::<1>()?[0].sql), Type::TEXT),
             "TO_OBJECT" | "TO_ARRAY" => {
                 let ty = if call.name == "TO_OBJECT" { Type::Object } else { Type::Array };
                 Typed::new(casts::cast(call.take::<1>()?[0], ty, "")?, ty)
             }
             "ARRAY_CONSTRUCT" => {
-                let items = variants(self)?.iter().map(|item| format!("coalesce({item}, 'null'::jsonb)")).collect::<Vec<_>>();
+                let items =
+                    variants(self)?.iter().map(|item| format!("coalesce({item}, 'null'::jsonb)")).collect::<Vec<_>>();
                 Typed::solid(format!("jsonb_build_array({})", items.join(", ")), Type::Array)
             }
             "ARRAY_SIZE" => Typed::new(format!("emulator.array_size({})", call.take::<1>()?[0].sql), Type::INTEGER),
             "TYPEOF" => Typed::new(format!("emulator.type_of({})", call.take::<1>()?[0].sql), Type::TEXT),
             "GET" => {
                 let [value, key] = call.take()?;
-                let key = if matches!(key.ty, Type::Fixed { .. }) { format!("({})::int", key.sql) } else { key.sql.clone() };
+                let key =
+                    if matches!(key.ty, Type::Fixed { .. }) { format!("({})::int", key.sql) } else { key.sql.clone() };
                 Typed::new(format!("({} -> {key})", value.sql), Type::Variant)
             }
             "OBJECT_CONSTRUCT" | "OBJECT_CONSTRUCT_KEEP_NULL" => self.object_construct(call, variants(self)?)?,
@@ -576,8 +665,12 @@ impl Binder<'_> {
         if rows.is_empty() {
             return Ok(Typed::solid("'{}'::jsonb", Type::Object));
         }
-        let which = if keep { "k is not null" } else { "k is not null and v is not null and jsonb_typeof(v) <> 'null'" };
-        let sql = format!("(select coalesce(jsonb_object_agg(k, v), '{{}}'::jsonb) from (values {}) o(k, v) where {which})", rows.join(", "));
+        let which =
+            if keep { "k is not null" } else { "k is not null and v is not null and jsonb_typeof(v) <> 'null'" };
+        let sql = format!(
+            "(select coalesce(jsonb_object_agg(k, v), '{{}}'::jsonb) from (values {}) o(k, v) where {which})",
+            rows.join(", ")
+        );
         Ok(Typed::solid(sql, Type::Object))
     }
 
@@ -652,7 +745,12 @@ impl Binder<'_> {
 fn refuse_extras(function: &Function) -> Result<(), SqlError> {
     let parameters = !matches!(function.parameters, FunctionArguments::None);
     let clauses = matches!(&function.args, FunctionArguments::List(list) if !list.clauses.is_empty());
-    if parameters || clauses || function.filter.is_some() || function.null_treatment.is_some() || function.uses_odbc_syntax {
+    if parameters
+        || clauses
+        || function.filter.is_some()
+        || function.null_treatment.is_some()
+        || function.uses_odbc_syntax
+    {
         return Err(SqlError::unsupported(function));
     }
     Ok(())
@@ -693,7 +791,9 @@ fn hashed(value: &Typed) -> String {
     let x = &value.sql;
     let text = match value.ty {
         Type::Fixed { .. } => format!("'n' || trim_scale({x})::text"),
-        Type::Real => format!("'n' || case when {x} in ('NaN', 'Infinity', '-Infinity') then {x}::text else trim_scale({x}::numeric)::text end"),
+        Type::Real => format!(
+            "'n' || case when {x} in ('NaN', 'Infinity', '-Infinity') then {x}::text else trim_scale({x}::numeric)::text end"
+        ),
         Type::TimestampTz => format!("'z' || (({x}).utc)::text || ' ' || (({x}).minutes)::text"),
         Type::Date => format!("'d' || ({x})::text"),
         Type::Boolean => format!("'b' || ({x})::text"),
@@ -707,7 +807,9 @@ fn hashed(value: &Typed) -> String {
 
 /// SUBSTR counts from the end when the position is negative.
 fn substring_sql(text: &str, from: &str, count: Option<&str>) -> String {
-    let start = format!("(case when {from} < 0 then greatest(length({text}) + 1 + {from}, 1) when {from} = 0 then 1 else {from} end)::int");
+    let start = format!(
+        "(case when {from} < 0 then greatest(length({text}) + 1 + {from}, 1) when {from} = 0 then 1 else {from} end)::int"
+    );
     match count {
         Some(count) => format!("substr({text}, {start}, greatest(({count})::int, 0))"),
         None => format!("substr({text}, {start})"),
@@ -741,12 +843,16 @@ fn date_add(unit: &str, count: &Typed, value: &Typed) -> Result<Typed, SqlError>
     let seconds = seconds_of(unit)?;
     let days = matches!(seconds, "604800" | "86400");
     Ok(match value.ty {
-        Type::Date if days => Typed::new(format!("({} + (round({}) * {seconds} / 86400)::int)", value.sql, count.sql), Type::Date),
+        Type::Date if days => {
+            Typed::new(format!("({} + (round({}) * {seconds} / 86400)::int)", value.sql, count.sql), Type::Date)
+        }
         Type::TimestampTz => Typed::new(
             format!("row(({0}).utc + round({1}) * {seconds}, ({0}).minutes)::emulator.tstz", value.sql, count.sql),
             Type::TimestampTz,
         ),
-        Type::TimestampNtz | Type::TimestampLtz => Typed::new(format!("({} + round({}) * {seconds})", value.sql, count.sql), value.ty),
+        Type::TimestampNtz | Type::TimestampLtz => {
+            Typed::new(format!("({} + round({}) * {seconds})", value.sql, count.sql), value.ty)
+        }
         _ => {
             let wall = casts::cast(value, Type::TimestampNtz, "UTC")?;
             Typed::new(format!("({wall} + round({}) * {seconds})", count.sql), Type::TimestampNtz)

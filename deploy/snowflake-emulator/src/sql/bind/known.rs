@@ -34,7 +34,9 @@ impl Known {
         let mut waiting = vec![(context.clone(), named_by(part))];
         while let Some((context, found)) = waiting.pop() {
             for parts in found.relations {
-                if let Some(Relation::Stream(stream)) = known.add(connection, &context, &parts, session, &mut waiting).await {
+                if let Some(Relation::Stream(stream)) =
+                    known.add(connection, &context, &parts, session, &mut waiting).await
+                {
                     known.streams_read.push(stream.id);
                 }
             }

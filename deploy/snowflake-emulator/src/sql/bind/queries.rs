@@ -89,7 +89,9 @@ impl Binder<'_> {
             SetExpr::Select(select) => self.select(select, &bare(body)),
             SetExpr::Query(query) => self.query(query).map(|bound| Bound { sql: format!("({})", bound.sql), ..bound }),
             SetExpr::Values(values) => self.values(values),
-            SetExpr::SetOperation { op, set_quantifier, left, right } => self.set_operation(*op, *set_quantifier, left, right),
+            SetExpr::SetOperation { op, set_quantifier, left, right } => {
+                self.set_operation(*op, *set_quantifier, left, right)
+            }
             other => Err(SqlError::unsupported(other)),
         }
     }
@@ -115,7 +117,11 @@ impl Binder<'_> {
             return Err(SqlError::compilation(
                 "001789",
                 "42601",
-                format!("invalid number of result columns for set operator input branches, expected {}, got {}", left.columns.len(), right.columns.len()),
+                format!(
+                    "invalid number of result columns for set operator input branches, expected {}, got {}",
+                    left.columns.len(),
+                    right.columns.len()
+                ),
             ));
         }
         let columns = unified(&left.columns, &right.columns);
@@ -151,7 +157,12 @@ impl Binder<'_> {
             let first = rows[0][at].clone();
             let all = rows.iter().skip(1).fold(first, |so_far, row| {
                 let ty = casts::common(&so_far, &row[at]);
-                Typed { is_null: so_far.is_null && row[at].is_null, nullable: so_far.nullable || row[at].nullable, ty, ..so_far }
+                Typed {
+                    is_null: so_far.is_null && row[at].is_null,
+                    nullable: so_far.nullable || row[at].nullable,
+                    ty,
+                    ..so_far
+                }
             });
             columns.push(Column { name: format!("COLUMN{}", at + 1), ty: all.ty, nullable: all.nullable });
         }
@@ -299,7 +310,8 @@ impl Binder<'_> {
             }
             JoinConstraint::Natural => {
                 let scope = self.scope();
-                let right: Vec<String> = scope.sources[before..].iter().flat_map(|source| &source.columns).map(|c| c.name.clone()).collect();
+                let right: Vec<String> =
+                    scope.sources[before..].iter().flat_map(|source| &source.columns).map(|c| c.name.clone()).collect();
                 let names: Vec<String> = scope.sources[first..before]
                     .iter()
                     .flat_map(|source| &source.columns)
@@ -315,7 +327,11 @@ impl Binder<'_> {
         let mut conditions = Vec::new();
         for name in names {
             let find = |sources: &[Source]| {
-                sources.iter().flat_map(|source| &source.columns).find(|column| column.name == *name).map(|c| c.value.clone())
+                sources
+                    .iter()
+                    .flat_map(|source| &source.columns)
+                    .find(|column| column.name == *name)
+                    .map(|c| c.value.clone())
             };
             let scope = self.scope();
             let (left, right) = (find(&scope.sources[first..before]), find(&scope.sources[before..]));
@@ -447,7 +463,10 @@ impl Binder<'_> {
                 .zip(&shown)
                 .map(|(column, shown)| ScopeColumn {
                     name: shown.name.clone(),
-                    value: Typed { nullable: column.nullable, ..Typed::new(format!("{made}.{}", quoted(&column.name)), column.ty) },
+                    value: Typed {
+                        nullable: column.nullable,
+                        ..Typed::new(format!("{made}.{}", quoted(&column.name)), column.ty)
+                    },
                 })
                 .collect(),
             rid: rid.map(|rid| format!("{made}.{}", quoted(rid))),
@@ -515,7 +534,13 @@ impl Binder<'_> {
                     Some(SelectItem::UnnamedExpr(expression) | SelectItem::ExprWithAlias { expr: expression, .. }) => {
                         self.expression(expression)?.sql
                     }
-                    _ => return Err(SqlError::compilation("000979", "42601", "GROUP BY position is not in the select list")),
+                    _ => {
+                        return Err(SqlError::compilation(
+                            "000979",
+                            "42601",
+                            "GROUP BY position is not in the select list",
+                        ));
+                    }
                 },
                 None => self.expression(key)?.sql,
             });
@@ -760,9 +785,5 @@ fn refuse_select_extras(select: &Select) -> Result<(), SqlError> {
 }
 
 fn not_for_streams(what: &str) -> SqlError {
-    SqlError::compilation(
-        "002203",
-        "0A000",
-        format!("Change tracking is not supported on queries with '{what}'."),
-    )
+    SqlError::compilation("002203", "0A000", format!("Change tracking is not supported on queries with '{what}'."))
 }

@@ -16,21 +16,35 @@ impl Binder<'_> {
         let (database, view) = match parts {
             [schema, view] if schema == "INFORMATION_SCHEMA" => (self.context.database.clone(), view),
             [database, schema, view] if schema == "INFORMATION_SCHEMA" => (Some(database.clone()), view),
-            [view] if self.context.schema.as_deref() == Some("INFORMATION_SCHEMA") => (self.context.database.clone(), view),
+            [view] if self.context.schema.as_deref() == Some("INFORMATION_SCHEMA") => {
+                (self.context.database.clone(), view)
+            }
             _ => return Ok(None),
         };
         let database = database.ok_or_else(|| {
             SqlError::new("090105", "22000", "Cannot perform SELECT. This session does not have a current database. Call 'USE DATABASE', or use a qualified name.")
         })?;
         let (columns, from) = match view.as_str() {
-            "TABLES" => (tables(), "emulator.object o where o.kind in ('TABLE', 'VIEW') and o.session is null and o.database = "),
+            "TABLES" => (
+                tables(),
+                "emulator.object o where o.kind in ('TABLE', 'VIEW') and o.session is null and o.database = ",
+            ),
             "VIEWS" => (views(), "emulator.object o where o.kind = 'VIEW' and o.database = "),
-            "COLUMNS" => (columns(), "emulator.column c join emulator.object o on o.id = c.object_id where o.session is null and o.kind in ('TABLE', 'VIEW') and o.database = "),
+            "COLUMNS" => (
+                columns(),
+                "emulator.column c join emulator.object o on o.id = c.object_id where o.session is null and o.kind in ('TABLE', 'VIEW') and o.database = ",
+            ),
             "SCHEMATA" => (schemata(), "emulator.schema o where o.database = "),
             "DATABASES" => (databases(), "emulator.database o where o.name = "),
-            _ => return Err(SqlError::missing("Object", format!("{}.INFORMATION_SCHEMA.{}", printed(&database), printed(view)))),
+            _ => {
+                return Err(SqlError::missing(
+                    "Object",
+                    format!("{}.INFORMATION_SCHEMA.{}", printed(&database), printed(view)),
+                ));
+            }
         };
-        let list = columns.iter().map(|(column, sql)| format!("{sql} as \"{}\"", column.name)).collect::<Vec<_>>().join(", ");
+        let list =
+            columns.iter().map(|(column, sql)| format!("{sql} as \"{}\"", column.name)).collect::<Vec<_>>().join(", ");
         let sql = format!("(select {list} from {from}{})", literal(&database));
         Ok(Some((sql, columns.into_iter().map(|(column, _)| column).collect())))
     }
@@ -92,7 +106,10 @@ fn columns() -> Listed {
         number("CHARACTER_MAXIMUM_LENGTH", "(c.type -> 'Text' ->> 'length')::bigint"),
         number("NUMERIC_PRECISION", "(c.type -> 'Fixed' ->> 'precision')::bigint"),
         number("NUMERIC_SCALE", "(c.type -> 'Fixed' ->> 'scale')::bigint"),
-        number("DATETIME_PRECISION", "case when c.type #>> '{}' like 'Time%' then 9 when c.type #>> '{}' = 'Date' then 0 end"),
+        number(
+            "DATETIME_PRECISION",
+            "case when c.type #>> '{}' like 'Time%' then 9 when c.type #>> '{}' = 'Date' then 0 end",
+        ),
         text("COMMENT", "c.comment"),
     ]
 }

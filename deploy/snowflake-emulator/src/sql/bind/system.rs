@@ -11,13 +11,19 @@ use crate::sql::types::{Column, Type};
 impl Binder<'_> {
     pub(super) fn system_function(&mut self, name: &str, function: &Function) -> Result<Typed, SqlError> {
         let argument = || {
-            first_string(function).ok_or_else(|| SqlError::compilation("001015", "22023", format!("argument 1 to function {name} needs to be constant")))
+            first_string(function).ok_or_else(|| {
+                SqlError::compilation("001015", "22023", format!("argument 1 to function {name} needs to be constant"))
+            })
         };
         match name {
             "SYSTEM$STREAM_HAS_DATA" => changes::has_data(self.known, &self.context, &names::parse(&argument()?)?),
-            "SYSTEM$STREAM_GET_TABLE_TIMESTAMP" => changes::table_timestamp(self.known, &self.context, &names::parse(&argument()?)?),
+            "SYSTEM$STREAM_GET_TABLE_TIMESTAMP" => {
+                changes::table_timestamp(self.known, &self.context, &names::parse(&argument()?)?)
+            }
             "SYSTEM$TYPEOF" => {
-                let Some(FunctionArgument::Expr(expression)) = only_argument(function) else { return Err(SqlError::arguments(name, 0)) };
+                let Some(FunctionArgument::Expr(expression)) = only_argument(function) else {
+                    return Err(SqlError::arguments(name, 0));
+                };
                 let value = self.expression(expression)?;
                 Ok(Typed::solid(format!("{}::text", literal(&value.ty.sql_name())), Type::TEXT))
             }
@@ -52,11 +58,18 @@ impl Binder<'_> {
             changes::changed_after(&stream.seen)
         );
         let number = Type::Fixed { precision: 38, scale: 0 };
-        Ok((sql, vec![Column::new("TABLE_VERSION", number), Column::text("DML_TYPE"), Column::new("ROW_COUNT", number)]))
+        Ok((
+            sql,
+            vec![Column::new("TABLE_VERSION", number), Column::text("DML_TYPE"), Column::new("ROW_COUNT", number)],
+        ))
     }
 
     /// `t CHANGES (INFORMATION => …) AT (…) END (…)` and `t AT (…)`.
-    pub(super) fn table_version(&mut self, parts: &[String], version: &TableVersion) -> Result<(String, Vec<Column>), SqlError> {
+    pub(super) fn table_version(
+        &mut self,
+        parts: &[String],
+        version: &TableVersion,
+    ) -> Result<(String, Vec<Column>), SqlError> {
         let Relation::Table(table) = self.known.get(&self.context, parts)?.clone() else {
             return Err(SqlError::unsupported("CHANGES on a view or a stream"));
         };
@@ -64,7 +77,10 @@ impl Binder<'_> {
             return Err(SqlError::compilation(
                 "002201",
                 "42601",
-                format!("Change tracking is not enabled or has been missing for the time range requested on table '{}'.", table.name),
+                format!(
+                    "Change tracking is not enabled or has been missing for the time range requested on table '{}'.",
+                    table.name
+                ),
             ));
         }
         match version {
@@ -73,7 +89,13 @@ impl Binder<'_> {
         }
     }
 
-    fn changes_between(&mut self, table: &Table, kind: &Expr, at: &Expr, end: Option<&Expr>) -> Result<(String, Vec<Column>), SqlError> {
+    fn changes_between(
+        &mut self,
+        table: &Table,
+        kind: &Expr,
+        at: &Expr,
+        end: Option<&Expr>,
+    ) -> Result<(String, Vec<Column>), SqlError> {
         let append_only = match kind.to_string().to_uppercase().replace(' ', "") {
             text if text.contains("=>APPEND_ONLY") => true,
             text if text.contains("=>DEFAULT") => false,
@@ -113,8 +135,12 @@ fn only_argument(function: &Function) -> Option<FunctionArgument<'_>> {
 fn named_argument(function: &Function) -> Option<(String, &Expr)> {
     let ast::FunctionArguments::List(list) = &function.args else { return None };
     match list.args.as_slice() {
-        [ast::FunctionArg::Named { name, arg: ast::FunctionArgExpr::Expr(expression), .. }] => Some((name.value.to_uppercase(), expression)),
-        [ast::FunctionArg::ExprNamed { name, arg: ast::FunctionArgExpr::Expr(expression), .. }] => Some((name.to_string().to_uppercase(), expression)),
+        [ast::FunctionArg::Named { name, arg: ast::FunctionArgExpr::Expr(expression), .. }] => {
+            Some((name.value.to_uppercase(), expression))
+        }
+        [ast::FunctionArg::ExprNamed { name, arg: ast::FunctionArgExpr::Expr(expression), .. }] => {
+            Some((name.to_string().to_uppercase(), expression))
+        }
         _ => None,
     }
 }

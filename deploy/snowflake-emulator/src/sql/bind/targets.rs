@@ -28,7 +28,10 @@ impl Binder<'_> {
             .iter()
             .map(|column| ScopeColumn {
                 name: column.name.clone(),
-                value: Typed { nullable: column.nullable, ..Typed::new(format!("{made}.{}", quoted(&column.name)), column.ty) },
+                value: Typed {
+                    nullable: column.nullable,
+                    ..Typed::new(format!("{made}.{}", quoted(&column.name)), column.ty)
+                },
             })
             .collect();
         let source = Source { path, columns, rid: Some(format!("{made}.\"$rid\"")) };
@@ -38,7 +41,11 @@ impl Binder<'_> {
 
     /// The hidden row id of the table to be changed.
     pub fn target_rid(&self) -> String {
-        self.scopes.first().and_then(|scope| scope.sources.first()).and_then(|source| source.rid.clone()).unwrap_or_default()
+        self.scopes
+            .first()
+            .and_then(|scope| scope.sources.first())
+            .and_then(|source| source.rid.clone())
+            .unwrap_or_default()
     }
 
     /// Binds the tables read beside it.

@@ -28,6 +28,8 @@ pub(super) struct Metadata {
 #[serde(rename_all = "camelCase")]
 pub(super) struct PartitionInfo {
     pub(super) row_count: u64,
+    #[serde(default)]
+    pub(super) uncompressed_size: Option<u64>,
 }
 
 /// What an answer says besides its rows.

@@ -11,9 +11,11 @@
 //! | `exchange` | one request and its answer: which are tried again, which are errors |
 //! | `answer` | the members of an answer, and what a refusal means |
 //! | `body` | bytes of an answer into items |
+//! | `account` | what was asked, with query ids |
 //! | `rows` | a result: partitions in order, counted |
 //! | `tls` | the HTTP client |
 
+mod account;
 mod answer;
 mod body;
 mod exchange;
@@ -21,16 +23,18 @@ mod rows;
 mod statement;
 mod tls;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use freshet_core::clock::Clock;
+use freshet_core::connector::SourceQuery;
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::id::RequestId;
 use rand::Rng;
 use serde_json::Value;
 
 use super::sign_in::SignIn;
+use account::Asked;
 use answer::Refusal;
 use body::Body;
 use exchange::{Call, Reply};
@@ -76,6 +80,8 @@ pub struct ClientSettings {
     pub context: Context,
     /// The longest a statement may take, in seconds; 0 leaves it to the account.
     pub statement_timeout_s: u32,
+    /// What an hour of the warehouse costs, in credits, for estimates.
+    pub credits_per_hour: f64,
     /// How requests are spaced.
     pub pace: Pace,
     /// For the times in tokens.
@@ -89,6 +95,7 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     http: reqwest::Client,
     settings: ClientSettings,
+    queries: Mutex<Vec<SourceQuery>>,
 }
 
 /// A statement after its first request.
@@ -105,7 +112,13 @@ impl Client {
     /// # Errors
     /// `platform.internal` when the machine's certificates cannot be read.
     pub fn new(settings: ClientSettings) -> Result<Self> {
-        Ok(Self(Arc::new(Inner { http: http_client()?, settings })))
+        Ok(Self(Arc::new(Inner { http: http_client()?, settings, queries: Mutex::default() })))
+    }
+
+    /// The statements that were answered since this was asked the last time, at most [`account::QUERIES_MAX`].
+    #[must_use]
+    pub fn take_queries(&self) -> Vec<SourceQuery> {
+        std::mem::take(&mut self.0.queries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Draws the id of a request. To be stored before the request goes out, where a repeat must be told from a new one.
@@ -185,10 +198,13 @@ impl Client {
     /// `login_failed`, `access_refused`, `too_busy`) or of the statement (`query_failed`, `query_timeout`,
     /// `privilege_missing`, `warehouse_missing` …).
     pub async fn rows(&self, statement: &Statement) -> Result<Rows> {
-        match self.submit(Self::draw_request_id(), statement).await? {
-            Submitted::Running(handle) => self.wait_for(&handle, statement.wait_text()).await,
-            Submitted::Done(rows) => Ok(*rows),
-        }
+        let asked = Asked::now(statement, &self.0.settings.clock);
+        let mut rows = match self.submit(Self::draw_request_id(), statement).await? {
+            Submitted::Running(handle) => self.wait_for(&handle, statement.wait_text()).await?,
+            Submitted::Done(rows) => *rows,
+        };
+        rows.account(asked.answered());
+        Ok(rows)
     }
 
     /// Runs a statement to its end, for its effect. Returns its handle.
@@ -300,6 +316,12 @@ impl Texts {
     #[must_use]
     pub fn position(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|known| known == name)
+    }
+
+    /// A row's cell in the column of this name; none for NULL, and where there is no such column.
+    #[must_use]
+    pub fn cell<'a>(&self, row: &'a [Option<String>], name: &str) -> Option<&'a str> {
+        row.get(self.position(name)?)?.as_deref()
     }
 
     /// The first cell of the first row.

@@ -6,6 +6,7 @@ use freshet_core::connector::{Cell, Row};
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::planted::{Bug, planted};
 
+use super::account::Asked;
 use super::answer::Answer;
 use super::body::{Ahead, Body, BodyError};
 use super::{Client, malformed};
@@ -35,6 +36,8 @@ pub struct Rows {
     ahead: VecDeque<Ahead>,
     /// How often a body broke off since a row was given.
     cuts: u32,
+    /// What was asked, until its id is known.
+    asked: Option<Asked>,
 }
 
 impl Rows {
@@ -53,9 +56,32 @@ impl Rows {
             total: 0,
             ahead: VecDeque::new(),
             cuts: 0,
+            asked: None,
         };
         rows.begin().await?;
         Ok(rows)
+    }
+
+    /// Has the statement written down, as soon as its id is known: with the first rows, or at the end.
+    pub(super) fn account(&mut self, asked: Asked) {
+        self.asked = Some(asked);
+        self.write_down();
+    }
+
+    fn write_down(&mut self) {
+        if let Some(handle) = &self.handle
+            && let Some(asked) = self.asked.take()
+        {
+            self.client.account(&asked, handle, self);
+        }
+    }
+
+    /// The rows and bytes that were announced, of all partitions.
+    pub(super) fn announced_all(&self) -> (u64, u64) {
+        let Some(metadata) = &self.answer.metadata else { return (0, 0) };
+        let info = metadata.partition_info.as_deref().unwrap_or_default();
+        let bytes = info.iter().filter_map(|info| info.uncompressed_size).sum();
+        (metadata.num_rows.unwrap_or_else(|| info.iter().map(|info| info.row_count).sum()), bytes)
     }
 
     /// The columns, in order; names may repeat.
@@ -142,6 +168,7 @@ impl Rows {
         self.answer.take(name, value)?;
         if self.handle.is_none() {
             self.handle.clone_from(&self.answer.handle);
+            self.write_down();
         }
         self.answer.refuse_incomplete()
     }

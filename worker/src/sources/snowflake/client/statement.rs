@@ -88,6 +88,10 @@ impl Statement {
         self
     }
 
+    pub(super) fn sql(&self) -> &str {
+        &self.sql
+    }
+
     pub(super) fn wait_text(&self) -> bool {
         self.as_text
     }
