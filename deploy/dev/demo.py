@@ -7,7 +7,6 @@ Started by deploy/demo, which has PostgreSQL and Kafka running and the binary bu
 import argparse
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,8 @@ import urllib.request
 from pathlib import Path
 
 import psycopg
+
+import demo_stream
 
 HERE = Path(__file__).parent
 ROWS = 336_776
@@ -169,6 +170,7 @@ def count(bootstrap, topic):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--binary", required=True)
+    parser.add_argument("--emulator", required=True)
     parser.add_argument("--state", required=True, type=Path)
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--once", action="store_true")
@@ -188,6 +190,9 @@ def main():
     name = f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     freshet(asked.binary, environment, "workspace", "create", name)
     key = json.loads(freshet(asked.binary, environment, "key", "create", "--workspace", name))["key"]
+    snowflake = demo_stream.Snowflake(asked.emulator, os.environ["FRESHET_TEST_DATABASE_URL"], name)
+    (asked.state / "emulator.pid").write_text(str(snowflake.server.pid))
+    environment["FRESHET_SNOWFLAKE_HOSTS"] = snowflake.url.removeprefix("http://")
     process, url = start(asked.binary, asked.state, environment)
     stay = False
     try:
@@ -200,18 +205,27 @@ def main():
         found = count(asked.bootstrap, sync["topic"])
         say(f"  another consumer found {found['records']} records and {found['keys']} keys")
         whole = run["state"] == "succeeded" and found["records"] == found["keys"] == found["ids"] == ROWS
+
+        say(f"\nA Snowflake Stream, from the emulator at {snowflake.url}")
+        stream = demo_stream.make_sync(api, snowflake, asked.bootstrap, name)
+        total = demo_stream.follow(api, snowflake, stream, 8)
+        replayed = demo_stream.replay(snowflake, asked.bootstrap, stream["topic"])
+        say(f"  all runs: {json.dumps(total)}")
+        say(f"  another consumer replayed the topic: {json.dumps(replayed)}; it equals the table")
         stay = asked.detach
         if asked.once or asked.detach:
             print(json.dumps({
                 "state": run["state"], "read": run["counts"]["read"], "published": run["counts"]["published"],
                 "topic": sync["topic"], "bootstrap": asked.bootstrap,
                 "database_url": environment["FRESHET_DATABASE_URL"], "api": url, "api_key": key,
-                "sync": sync["id"], "run": run["id"],
+                "sync": sync["id"], "run": run["id"], "stream_sync": stream["id"], "stream_topic": stream["topic"],
+                "snowflake_url": snowflake.url,
             }), flush=True)
         else:
             say(f"\nAPI   {url}\nkey   {key}\ntopic {sync['topic']} at {asked.bootstrap}\n"
-                f"try   curl -H 'Authorization: Bearer {key}' {url}/v1/runs\nCtrl-C ends it")
-            signal.pause()
+                f"try   curl -H 'Authorization: Bearer {key}' {url}/v1/runs\n\n"
+                f"The Stream goes on to {stream['topic']}; Ctrl-C ends it")
+            demo_stream.follow(api, snowflake, stream, float("inf"))
         sys.exit(0 if whole else "the topic does not hold each row once")
     except KeyboardInterrupt:
         pass
@@ -219,6 +233,7 @@ def main():
         if not stay:
             process.terminate()
             process.wait(40)
+            snowflake.stop()
 
 
 main()

@@ -64,7 +64,11 @@ pub struct Place {
     pub connection: (&'static str, Value),
     /// The rows to send.
     pub model: ModelSpec,
-    /// The first [`SAMPLE_ROWS`] of them.
+    /// How much of them a run sends: a sync's `mode`.
+    pub mode: Value,
+    /// Has them all to be sent once more; called before each run.
+    pub again: Box<dyn Fn() -> anyhow::Result<()>>,
+    /// The first [`SAMPLE_ROWS`] of them, always read in full.
     pub sample: ModelSpec,
     /// The key's column.
     pub key: &'static str,
@@ -184,7 +188,8 @@ impl<'a> Field<'a> {
         let key = [self.place.key.to_owned()];
         let model = model::ops::create(app, caller, connection, "sample", &self.place.sample, &key).await?;
         self.described(model.id).await?;
-        let sync = self.sync(model.id, &self.sample, "exactly_once", &options.envelope).await?;
+        let sync =
+            self.sync(model.id, &self.sample, "exactly_once", &options.envelope, &json!({"kind": "full"})).await?;
         self.finished(run::ops::request(app, caller, sync).await?.0.id).await?;
         worker.stop()
     }
@@ -224,7 +229,8 @@ impl<'a> Field<'a> {
 
     /// One run of a sync, by a worker that has just been started.
     async fn freshet(&self, topic: &str, guarantee: &str, options: &Options) -> anyhow::Result<Taken> {
-        let sync = self.sync(self.model, topic, guarantee, &options.envelope).await?;
+        (self.place.again)()?;
+        let sync = self.sync(self.model, topic, guarantee, &options.envelope, &self.place.mode).await?;
         let worker = self.worker()?;
         tokio::time::sleep(Duration::from_secs(1)).await;
         let pid = worker.0.id();
@@ -243,10 +249,17 @@ impl<'a> Field<'a> {
         Ok(taken)
     }
 
-    async fn sync(&self, model: ModelId, topic: &str, guarantee: &str, envelope: &str) -> anyhow::Result<SyncId> {
+    async fn sync(
+        &self,
+        model: ModelId,
+        topic: &str,
+        guarantee: &str,
+        envelope: &str,
+        mode: &Value,
+    ) -> anyhow::Result<SyncId> {
         let config = json!({
             "topic": {"name": topic, "create": {"partitions": PARTITIONS}}, "guarantee": guarantee,
-            "envelope": envelope,
+            "envelope": envelope, "mode": mode,
         });
         let new = sync::ops::NewSync {
             name: topic.to_owned(),

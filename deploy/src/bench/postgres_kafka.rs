@@ -34,6 +34,8 @@ async fn place(grounds: &Grounds, rows: u64) -> anyhow::Result<Place> {
         connection: ("postgres", settings),
         model: ModelSpec::Table { schema: "public".into(), table: "orders".into() },
         sample: ModelSpec::Sql { sql: format!("select * from public.orders where id <= {SAMPLE_ROWS}") },
+        mode: json!({"kind": "full"}),
+        again: Box::new(|| Ok(())),
         key: "id",
         guarantees: &["exactly_once", "effectively_once"],
         exporters: vec![

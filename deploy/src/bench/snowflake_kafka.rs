@@ -1,4 +1,4 @@
-//! `freshet bench snowflake-kafka`: the partitions of the emulator's SQL API to Kafka, beside a bare producer and an
+//! `freshet bench snowflake-kafka`: a Stream's changes, from the partitions of the emulator's SQL API to Kafka, beside a bare producer and an
 //! exporter written in Python.
 
 use std::io::{BufRead as _, BufReader};
@@ -12,6 +12,9 @@ use serde_json::json;
 
 use super::field::{self, Options, Place, SAMPLE_ROWS, Server, execute, with_database};
 use super::grounds::Grounds;
+
+/// A Stream that has every row to tell.
+const STREAM: &str = "create or replace stream ORDERS_STREAM on table ORDERS show_initial_rows = true";
 
 /// Measures, and prints the report.
 pub async fn run(options: Options) -> anyhow::Result<()> {
@@ -34,6 +37,7 @@ async fn place(grounds: &Grounds, rows: u64) -> anyhow::Result<Place> {
     let statements = include_str!("../../bench/orders.snowflake.sql").replace("ROWS)", &format!("{rows})"));
     emulator.sql("create schema FRESHET")?;
     emulator.sql(&statements)?;
+    emulator.sql(STREAM)?;
 
     let settings = json!({
         "account": "emulator-account", "host": url, "user": "LOADER", "warehouse": "COMPUTE_WH", "database": "SHOP",
@@ -42,7 +46,9 @@ async fn place(grounds: &Grounds, rows: u64) -> anyhow::Result<Place> {
     Ok(Place {
         benchmark: "snowflake-kafka",
         connection: ("snowflake", settings),
-        model: ModelSpec::Table { schema: "PUBLIC".into(), table: "ORDERS".into() },
+        model: ModelSpec::Stream { schema: "PUBLIC".into(), stream: "ORDERS_STREAM".into() },
+        mode: json!({"kind": "changes"}),
+        again: Box::new(move || emulator.sql(STREAM).map(|_| ())),
         sample: ModelSpec::Sql { sql: format!("select * from PUBLIC.ORDERS where ID <= {SAMPLE_ROWS}") },
         key: "ID",
         guarantees: &["exactly_once"],

@@ -419,7 +419,8 @@ async fn postgres(stage: &mut Stage<'_>, outage: Outage) -> Result<()> {
     let throw_out = "select count(pg_terminate_backend(pid)) from pg_stat_activity
                      where backend_type = 'client backend' and pid <> pg_backend_pid()";
     let run = async |sql: String| {
-        again("change the server", || async { sqlx::raw_sql(sqlx::AssertSqlSafe(sql.clone())).execute(admin).await }).await
+        again("change the server", || async { sqlx::raw_sql(sqlx::AssertSqlSafe(sql.clone())).execute(admin).await })
+            .await
     };
     let only_reads = async |value: &str| {
         let name: String = again("ask its name", || async {
