@@ -169,9 +169,9 @@ impl Fault {
     /// Whether it can happen to syncs of this origin, on so many brokers.
     pub fn concerns(self, origin: Origin, brokers: usize) -> bool {
         match self {
-            // Postgres seals by asking; there is no statement whose answer could be lost.
+            // Where a seal changes nothing there is no statement whose answer could be lost.
             Self::Kill(Step::SealSent, _) | Self::Freeze(Step::SealSent, _) | Self::Twins(Step::SealSent) => {
-                origin.is_snowflake()
+                origin.seals()
             }
             Self::Snowflake(_) => origin.is_snowflake(),
             Self::Broker(Outage::OneLost) => brokers > 1,

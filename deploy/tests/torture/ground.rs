@@ -308,6 +308,11 @@ impl Emulator {
 impl Sql {
     /// Runs one statement; its rows, as texts.
     pub async fn run(&self, statement: &str) -> Result<Vec<Vec<Option<String>>>> {
+        Ok(self.table(statement).await?.1)
+    }
+
+    /// Runs one statement; its columns' names, and its rows, as texts.
+    pub async fn table(&self, statement: &str) -> Result<(Vec<String>, Vec<Vec<Option<String>>>)> {
         let request = self
             .http
             .post(format!("{}/api/v2/statements", self.url))
@@ -320,7 +325,9 @@ impl Sql {
         let status = answer.status();
         let body: Value = answer.json().await?;
         ensure!(status == 200, "{statement}: {status}: {}", body["message"]);
-        Ok(serde_json::from_value(body["data"].clone()).unwrap_or_default())
+        let columns = body["resultSetMetaData"]["rowType"].as_array().cloned().unwrap_or_default();
+        let names = columns.iter().map(|column| column["name"].as_str().unwrap_or_default().to_owned()).collect();
+        Ok((names, serde_json::from_value(body["data"].clone()).unwrap_or_default()))
     }
 }
 

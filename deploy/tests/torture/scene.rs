@@ -39,18 +39,25 @@ const WRITERS: u64 = 3;
 pub enum Origin {
     PostgresIncremental,
     PostgresFull,
+    SnowflakeStream,
     SnowflakeIncremental,
     SnowflakeFull,
 }
 
 impl Origin {
-    pub const ALL: &'static [Self] =
-        &[Self::PostgresIncremental, Self::PostgresFull, Self::SnowflakeIncremental, Self::SnowflakeFull];
+    pub const ALL: &'static [Self] = &[
+        Self::PostgresIncremental,
+        Self::PostgresFull,
+        Self::SnowflakeStream,
+        Self::SnowflakeIncremental,
+        Self::SnowflakeFull,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::PostgresIncremental => "postgres incremental",
             Self::PostgresFull => "postgres full",
+            Self::SnowflakeStream => "snowflake stream",
             Self::SnowflakeIncremental => "snowflake incremental",
             Self::SnowflakeFull => "snowflake full",
         }
@@ -58,8 +65,16 @@ impl Origin {
 
     pub fn is_snowflake(self) -> bool {
         match self {
-            Self::SnowflakeIncremental | Self::SnowflakeFull => true,
+            Self::SnowflakeStream | Self::SnowflakeIncremental | Self::SnowflakeFull => true,
             Self::PostgresIncremental | Self::PostgresFull => false,
+        }
+    }
+
+    /// Whether a seal makes something at the source.
+    pub fn seals(self) -> bool {
+        match self {
+            Self::SnowflakeStream | Self::SnowflakeFull => true,
+            Self::PostgresIncremental | Self::PostgresFull | Self::SnowflakeIncremental => false,
         }
     }
 
@@ -68,13 +83,14 @@ impl Origin {
         match self {
             Self::PostgresIncremental | Self::SnowflakeIncremental => "upserts",
             Self::PostgresFull | Self::SnowflakeFull => "full",
+            Self::SnowflakeStream => "changes",
         }
     }
 
     fn mode(self) -> Value {
         match self.kind() {
             "upserts" => json!({"kind": "incremental", "cursor": "v"}),
-            _ => json!({"kind": "full"}),
+            kind => json!({"kind": kind}),
         }
     }
 
@@ -85,7 +101,7 @@ impl Origin {
 
     /// Keys that rows are drawn from: what is read in full is read again and again.
     fn keys(self) -> i64 {
-        if self.deletes() { 160 } else { 500 }
+        if self.kind() == "full" { 160 } else { 500 }
     }
 }
 
@@ -115,6 +131,9 @@ impl Scene {
         };
         if origin.is_snowflake() {
             ground.emulator.sql(&format!("create table \"{table}\" ({columns})")).await?;
+            if origin == Origin::SnowflakeStream {
+                ground.emulator.sql(&format!("create stream \"{table}_changes\" on table \"{table}\"")).await?;
+            }
         } else {
             let mut connection = connect(&ground.source_url()).await?;
             let sql = format!("create table {table} ({columns}); create sequence {table}_version");
@@ -178,7 +197,7 @@ impl Scene {
         for _ in 0..10 {
             let (state, outcome, told) = self.driver.desk.run_once(self.sync, &ground.admin).await?;
             ensure!(state == RunState::Succeeded || state == RunState::SucceededWithErrors, "the last run: {told}");
-            if self.origin.deletes() || outcome.as_deref() == Some("no_changes") {
+            if self.origin.kind() == "full" || outcome.as_deref() == Some("no_changes") {
                 return Ok(());
             }
         }
@@ -244,9 +263,14 @@ impl Scene {
         }
         if self.origin.is_snowflake() {
             let name = self.sync.to_string().to_uppercase();
-            let tables = ground.emulator.sql(&format!("show tables like '%{name}%' in schema FRESHET")).await?;
-            if !tables.is_empty() {
-                found.push(format!("{} batch tables", tables.len()));
+            let show = format!("show tables like '%{name}%' in schema FRESHET");
+            let (names, tables) = ground.emulator.client().table(&show).await?;
+            let rows = names.iter().position(|name| name.eq_ignore_ascii_case("rows")).context("tables without rows")?;
+            // A Stream's empty table keeps a late statement from taking anything.
+            let is_spent = |row: &Vec<Option<String>>| row[rows].as_deref() == Some("0");
+            let left = tables.iter().filter(|row| self.origin != Origin::SnowflakeStream || !is_spent(row)).count();
+            if left > 0 {
+                found.push(format!("{left} batch tables"));
             }
         }
         Ok(found)
@@ -301,6 +325,7 @@ async fn make_sync(ground: &Ground, origin: Origin, table: &str, topic: &str) ->
         let settings = json!({
             "account": "emulator-account", "host": format!("http://127.0.0.1:{}", ground.snowflake.port),
             "user": "loader", "warehouse": "wh", "database": "shop", "late_commit_s": 0,
+            "statement_timeout_s": 60,
             "sign_in": {"kind": "access_token", "token": ground.emulator.token()},
         });
         ("snowflake", "PUBLIC", settings)
@@ -314,7 +339,10 @@ async fn make_sync(ground: &Ground, origin: Origin, table: &str, topic: &str) ->
     let told = |error: freshet_core::error::Error| anyhow::anyhow!("{}", error.chain());
     let name = format!("{table:雪<NAME_LENGTH$}");
     let connection = endpoint::create::<Connection>(app, caller, kind, &name, settings).await.map_err(told)?;
-    let spec = ModelSpec::Table { schema: schema.into(), table: table.into() };
+    let spec = match origin {
+        Origin::SnowflakeStream => ModelSpec::Stream { schema: schema.into(), stream: format!("{table}_changes") },
+        _ => ModelSpec::Table { schema: schema.into(), table: table.into() },
+    };
     let model = model::ops::create(app, caller, connection.id, &name, &spec, &["id".into()]).await.map_err(told)?;
     let new = sync::ops::NewSync {
         name,

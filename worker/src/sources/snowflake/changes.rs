@@ -18,10 +18,11 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use freshet_core::clock::Clock;
 use freshet_core::connector::{
-    DuplicateKeys, Kind, Note, ReadEnd, ReadPlan, ReadRequest, Row, SealRequest, Sealed, Sink, StreamFacts,
+    DuplicateKeys, Kind, ModelSpec, Note, ReadEnd, ReadPlan, ReadRequest, Row, SealRequest, Sealed, Sink, StreamFacts,
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
+use freshet_core::planted::{Bug, planted};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -132,6 +133,9 @@ async fn take(
     let (plan, name) = (&request.plan, &request.name);
     refuse_changed(session, plan).await?;
     let table = BatchTable::new(Stage::Stream, &session.work_schema(), &name.sync, name.seq);
+    if planted(Bug::SelectThenInsert) {
+        select_then_insert(session, request, stream, tag, &table).await?;
+    }
     let statement = Statement::large(table.seal_stream(stream, &plan.columns, &plan.key)).tagged(tag.clone());
     let client = session.client()?;
     let taken = failpoint::during(Step::SealSent, client.run(&statement)).await;
@@ -142,6 +146,26 @@ async fn take(
         Err(_) if tables.iter().any(|found| found.seq == name.seq) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// The mistake of [`Bug::SelectThenInsert`]: the Stream is read by one statement and moved by another, and what changes in
+/// between is in neither.
+async fn select_then_insert(
+    session: &mut Session,
+    request: &SealRequest,
+    stream: &str,
+    tag: &QueryTag,
+    table: &BatchTable,
+) -> Result<()> {
+    let ModelSpec::Stream { schema, stream: name } = &request.plan.model else { return Ok(()) };
+    let base = streams::base(session, schema, name).await?;
+    let read = format!("{base} changes (information => default) at (stream => {})", sql::literal(stream));
+    let client = session.client()?;
+    let seal = table.seal_stream(&read, &request.plan.columns, &request.plan.key);
+    client.run(&Statement::large(seal).tagged(tag.clone())).await?;
+    let acknowledged = BatchTable { schema: table.schema.clone(), name: "ACKNOWLEDGED".into() };
+    let move_on = format!("create or replace transient table {} as select * from {stream} where 1 = 0", acknowledged.quoted());
+    client.run(&Statement::large(move_on).tagged(tag.clone())).await.map(|_| ())
 }
 
 /// Drops tables that no late statement can ask for any more; one that cannot be dropped now is dropped another time.

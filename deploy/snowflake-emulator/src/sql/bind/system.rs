@@ -106,10 +106,17 @@ impl Binder<'_> {
         Ok(changes::between(table, &from, until.as_deref(), append_only))
     }
 
-    /// SQL for the snapshot at a TIMESTAMP or OFFSET.
+    /// SQL for the snapshot at a TIMESTAMP or OFFSET, or where a STREAM stands.
     fn moment(&mut self, point: &Expr) -> Result<String, SqlError> {
         let Expr::Function(function) = point else { return Err(SqlError::unsupported(point)) };
         let (name, expression) = named_argument(function).ok_or_else(|| SqlError::unsupported(point))?;
+        if name == "STREAM" {
+            let Expr::Value(ast::ValueWithSpan { value: ast::Value::SingleQuotedString(named), .. }) = expression else {
+                return Err(SqlError::unsupported(point));
+            };
+            let stream = changes::named_stream(self.known, &self.context, &names::parse(named)?)?;
+            return Ok(format!("{}::pg_snapshot", names::literal(&stream.seen)));
+        }
         let value = self.expression(expression)?;
         let instant = match name.as_str() {
             "TIMESTAMP" => casts::cast(&value, Type::TimestampLtz, &self.around.zone)?,
