@@ -8,7 +8,7 @@
 //! ~~~
 //!
 //! `create table … as select` is one atomic step: that table N is there and that the Stream has moved is the same
-//! fact, so whatever became of an attempt, the same statement decides (snowflake.md 3.4, delivery.md 6.5).
+//! fact, so whatever became of an attempt, the same statement decides.
 //!
 //! A delivered table is emptied and left standing: while it stands, a statement that comes late takes nothing. One that
 //! comes after it was dropped makes it anew, with changes that nobody waits for; so before anything else goes out
