@@ -106,6 +106,8 @@ codes! {
     PostgresConnectionLost = "postgres.connection_lost", Transient, "Nothing to do: the run goes on from the last committed chunk.";
     /// The statement failed.
     PostgresQuery = "postgres.query_failed", User, "Run the model's SQL on the server and mend what it reports.";
+    /// A table of mode `diff` is gone.
+    PostgresSnapshotGone = "postgres.snapshot_gone", User, "Reset the sync's position: the next run sends every row as created.";
     /// The statement took longer than its limit.
     PostgresTimeout = "postgres.query_timeout", Transient, "Add an index for the model's key or cursor, or raise the connection's `statement_timeout_s`.";
 

@@ -47,6 +47,8 @@ pub enum ReadMode {
         /// A column that only grows.
         cursor: String,
     },
+    /// What changed since the last snapshot, found by key in Freshet's schema at the source.
+    Diff,
     /// The changes that wait in a Stream.
     Changes {
         /// What becomes of further rows of a key in one batch.

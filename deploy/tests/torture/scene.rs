@@ -265,7 +265,8 @@ impl Scene {
             let name = self.sync.to_string().to_uppercase();
             let show = format!("show tables like '%{name}%' in schema FRESHET");
             let (names, tables) = ground.emulator.client().table(&show).await?;
-            let rows = names.iter().position(|name| name.eq_ignore_ascii_case("rows")).context("tables without rows")?;
+            let rows =
+                names.iter().position(|name| name.eq_ignore_ascii_case("rows")).context("tables without rows")?;
             // A Stream's empty table keeps a late statement from taking anything.
             let is_spent = |row: &Vec<Option<String>>| row[rows].as_deref() == Some("0");
             let left = tables.iter().filter(|row| self.origin != Origin::SnowflakeStream || !is_spent(row)).count();

@@ -67,14 +67,15 @@ struct Candidate {
 pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result<Sealed> {
     let wait = Duration::from_secs(session.settings.horizon_wait_s.into());
     let plan = &request.plan;
-    let connection = session.open().await?;
     let cursor = match &plan.mode {
         ReadMode::Incremental { cursor } => cursor,
         ReadMode::Full => {
             return Ok(Sealed { batch: json!({ "kind": "full" }), carry: None, empty: false, notes: Vec::new() });
         }
         ReadMode::Changes { .. } => return Err(super::sql::no_streams()),
+        ReadMode::Diff => return super::diff::seal(session, request).await,
     };
+    let connection = session.open().await?;
     refuse_changed(connection, plan).await?;
     let kind = cursor_kind(plan, cursor)?;
     refuse_standby(connection).await?;

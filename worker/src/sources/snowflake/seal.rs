@@ -88,6 +88,7 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result
         (ReadMode::Changes { .. }, _) | (_, ModelSpec::Stream { .. }) => {
             Err(Error::invalid("/config/mode/kind", "must be `changes` for a model of kind `stream`, and for no other"))
         }
+        (ReadMode::Diff, _) => Err(Error::invalid("/config/mode/kind", "`diff` is not there for Snowflake yet")),
         (ReadMode::Full, _) => {
             refuse_changed(session, &request.plan).await?;
             seal_full(session, request).await

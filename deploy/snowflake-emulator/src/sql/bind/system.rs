@@ -111,7 +111,8 @@ impl Binder<'_> {
         let Expr::Function(function) = point else { return Err(SqlError::unsupported(point)) };
         let (name, expression) = named_argument(function).ok_or_else(|| SqlError::unsupported(point))?;
         if name == "STREAM" {
-            let Expr::Value(ast::ValueWithSpan { value: ast::Value::SingleQuotedString(named), .. }) = expression else {
+            let Expr::Value(ast::ValueWithSpan { value: ast::Value::SingleQuotedString(named), .. }) = expression
+            else {
                 return Err(SqlError::unsupported(point));
             };
             let stream = changes::named_stream(self.known, &self.context, &names::parse(named)?)?;
