@@ -63,6 +63,15 @@ impl Origin {
         }
     }
 
+    /// How often it is drawn: a Stream's changes cannot be read twice.
+    pub fn weight(self) -> u32 {
+        match self {
+            Self::SnowflakeStream => 6,
+            Self::PostgresIncremental => 3,
+            Self::PostgresFull | Self::SnowflakeIncremental | Self::SnowflakeFull => 1,
+        }
+    }
+
     pub fn is_snowflake(self) -> bool {
         match self {
             Self::SnowflakeStream | Self::SnowflakeIncremental | Self::SnowflakeFull => true,
@@ -265,7 +274,8 @@ impl Scene {
             let name = self.sync.to_string().to_uppercase();
             let show = format!("show tables like '%{name}%' in schema FRESHET");
             let (names, tables) = ground.emulator.client().table(&show).await?;
-            let rows = names.iter().position(|name| name.eq_ignore_ascii_case("rows")).context("tables without rows")?;
+            let rows =
+                names.iter().position(|name| name.eq_ignore_ascii_case("rows")).context("tables without rows")?;
             // A Stream's empty table keeps a late statement from taking anything.
             let is_spent = |row: &Vec<Option<String>>| row[rows].as_deref() == Some("0");
             let left = tables.iter().filter(|row| self.origin != Origin::SnowflakeStream || !is_spent(row)).count();
