@@ -281,11 +281,12 @@ impl Emulator {
         Ok(())
     }
 
-    /// How often faults have struck.
-    pub async fn struck(&self) -> Result<u64> {
+    /// Of each rule, its kind and how often it has struck.
+    pub async fn struck(&self) -> Result<Vec<(String, u64)>> {
         let rules: Value = self.sql.http.get(self.admin("faults")).send().await?.json().await?;
         let rules = rules["rules"].as_array().cloned().unwrap_or_default();
-        Ok(rules.iter().filter_map(|rule| rule["struck"].as_u64()).sum())
+        let read = |rule: &Value| Some((rule["kind"].as_str()?.to_owned(), rule["struck"].as_u64()?));
+        Ok(rules.iter().filter_map(read).collect())
     }
 
     /// Statements held back run now.
