@@ -22,7 +22,7 @@ use crate::proxy::Proxy;
 use crate::worker::{FailPoint, Worker};
 
 /// How long anything may take that is bound to come.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(45);
 
 /// The grounds.
 pub struct Ground {
@@ -47,7 +47,7 @@ pub struct Ground {
 
 impl Ground {
     /// Starts what is missing.
-    pub async fn open(bug: Option<&str>) -> Result<Self> {
+    pub async fn open() -> Result<Self> {
         let state = PathBuf::from(surroundings("FRESHET_DEV_DIR"));
         let logs = state.join("torture-logs");
         let _ = std::fs::remove_dir_all(&logs);
@@ -93,7 +93,6 @@ impl Ground {
             ("FRESHET_LOG", "info,sqlx=warn,apalis_core=warn"),
         ];
         environment.extend(fixed.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        environment.extend(bug.map(|bug| ("FRESHET_PLANTED_BUG".to_owned(), bug.to_owned())));
         let replay = Replay::start(&surroundings("FRESHET_TEST_KAFKA"), &logs)?;
         Ok(Self {
             bench,
@@ -117,7 +116,7 @@ impl Ground {
         self.kafka.iter().map(|proxy| format!("127.0.0.1:{}", proxy.port)).collect::<Vec<_>>().join(",")
     }
 
-    /// Starts a worker, with a fail point if it is to have one, and settings of its own.
+    /// Starts a worker, with a fail point and a bug if it is to have them, and settings of its own.
     pub fn worker(&self, fail_point: Option<FailPoint>, settings: &[(&str, &str)]) -> Result<Worker> {
         let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
         let mut environment = self.environment.clone();
@@ -282,11 +281,12 @@ impl Emulator {
         Ok(())
     }
 
-    /// How often faults have struck.
-    pub async fn struck(&self) -> Result<u64> {
+    /// Of each rule, its kind and how often it has struck.
+    pub async fn struck(&self) -> Result<Vec<(String, u64)>> {
         let rules: Value = self.sql.http.get(self.admin("faults")).send().await?.json().await?;
         let rules = rules["rules"].as_array().cloned().unwrap_or_default();
-        Ok(rules.iter().filter_map(|rule| rule["struck"].as_u64()).sum())
+        let read = |rule: &Value| Some((rule["kind"].as_str()?.to_owned(), rule["struck"].as_u64()?));
+        Ok(rules.iter().filter_map(read).collect())
     }
 
     /// Statements held back run now.

@@ -48,13 +48,26 @@ pub enum Ambush {
     Hold,
 }
 
+/// Where the way of a commit that is held back is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Held {
+    Nothing,
+    /// It is held back; the client asks again, over another connection.
+    Commit,
+    /// That was let through. The next records are of a later transaction.
+    UntilRecords,
+    /// Some records of it are through, the others wait, and now the commit arrives.
+    Records,
+}
+
+/// Long enough for a broker to write records down, and for a commit to reach every partition.
+const SETTLES: Duration = Duration::from_millis(150);
+
 struct State {
     wire: watch::Sender<Wire>,
     ambush: Mutex<Option<Ambush>>,
     struck: Notify,
-    /// Requests that a held one waits for: answers to EndTxn, and after one of them a Produce.
-    ended: watch::Sender<u64>,
-    produced: watch::Sender<u64>,
+    held: watch::Sender<Held>,
     target: SocketAddr,
     is_kafka: bool,
 }
@@ -75,8 +88,7 @@ impl Proxy {
             wire: watch::channel(Wire::Open).0,
             ambush: Mutex::new(None),
             struck: Notify::new(),
-            ended: watch::channel(0).0,
-            produced: watch::channel(0).0,
+            held: watch::channel(Held::Nothing).0,
             target,
             is_kafka,
         });
@@ -170,8 +182,8 @@ impl State {
                     (_, Some(Ambush::CutAnswer)) => {
                         *awaited.lock().unwrap_or_else(PoisonError::into_inner) = Some(number);
                     }
-                    (PRODUCE, None) => self.produced.send_modify(|count| *count += 1),
-                    (END_TXN, None) => self.ended.send_modify(|count| *count += 1),
+                    (PRODUCE, None) => self.let_records_through().await,
+                    (END_TXN, None) => self.step(Held::Commit, Held::UntilRecords),
                     (_, None) => {}
                 }
             }
@@ -255,25 +267,41 @@ impl State {
         Ok(frame)
     }
 
-    /// Lets a held request arrive once the transaction that it meant is over and the next one has records.
+    fn step(&self, from: Held, to: Held) {
+        self.held.send_if_modified(|held| {
+            let is_there = *held == from;
+            if is_there {
+                *held = to;
+            }
+            is_there
+        });
+    }
+
+    /// Records of the transaction that a held commit is to hit: the first pass, the others wait until it has.
+    async fn let_records_through(&self) {
+        let mut held = self.held.subscribe();
+        if *held.borrow() == Held::UntilRecords {
+            return self.step(Held::UntilRecords, Held::Records);
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(5), held.wait_for(|held| *held != Held::Records)).await;
+    }
+
+    /// Lets a held request arrive in the middle of a later transaction.
     async fn release(
         &self,
         (request, mut to): (Vec<u8>, tokio::net::tcp::OwnedWriteHalf),
         mut answers: impl AsyncRead + Unpin,
     ) {
-        let mut ended = self.ended.subscribe();
-        let before = *ended.borrow_and_update();
-        if ended.wait_for(|count| *count > before).await.is_err() {
+        self.held.send_replace(Held::Commit);
+        if self.held.subscribe().wait_for(|held| *held == Held::Records).await.is_err() {
             return;
         }
-        let mut produced = self.produced.subscribe();
-        let before = *produced.borrow_and_update();
-        if produced.wait_for(|count| *count > before).await.is_err() {
-            return;
-        }
+        sleep(SETTLES).await;
         if to.write_all(&request).await.is_ok() {
             let _ = self.piece(&mut answers).await;
         }
+        sleep(SETTLES).await;
+        self.held.send_replace(Held::Nothing);
         self.struck.notify_one();
     }
 }

@@ -4,16 +4,29 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use freshet_core::planted::Bug;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::fault::Fault;
 use crate::ground::{Ground, Verdict};
 use crate::scene::{Quiet, Scene};
-use crate::worker::Worker;
+use crate::worker::{FailPoint, Worker};
+
+/// What is played.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    pub fault: Fault,
+    /// What its workers do wrong.
+    pub bug: Option<Bug>,
+    /// Settings of its workers.
+    pub settings: &'static [(&'static str, &'static str)],
+    pub seed: u64,
+}
 
 /// What a fault works with.
 pub struct Stage<'a> {
+    case: Case,
     pub ground: &'a Ground,
     pub scene: &'a Scene,
     pub dice: StdRng,
@@ -37,6 +50,8 @@ pub struct Report {
     pub findings: Vec<String>,
     /// The longest time without a new record since the fault struck.
     pub stall: Duration,
+    /// Records and dead letters on the topic by then.
+    pub records: u64,
     pub took: Duration,
 }
 
@@ -61,8 +76,15 @@ pub fn now_ms() -> u64 {
 impl Stage<'_> {
     /// Starts a healthy worker.
     pub fn hire(&mut self) -> Result<()> {
-        self.workers.push(self.ground.worker(None, &[])?);
+        self.workers.push(self.worker(None, &[])?);
         Ok(())
+    }
+
+    /// Starts a worker, with settings of its own besides the round's.
+    pub fn worker(&self, at: Option<FailPoint>, settings: &[(&str, &str)]) -> Result<Worker> {
+        let bug = self.case.bug.map(|bug| ("FRESHET_PLANTED_BUG", bug.as_str()));
+        let settings: Vec<_> = self.case.settings.iter().copied().chain(bug).chain(settings.iter().copied()).collect();
+        self.ground.worker(at, &settings)
     }
 
     /// The fault strikes now.
@@ -95,13 +117,13 @@ impl Stage<'_> {
         Ok(())
     }
 
-    async fn play(&mut self, fault: Fault, quiet: &mut Option<Quiet>) -> Result<()> {
-        if matches!(fault, Fault::Kill(freshet_core::failpoint::Step::GenerationTaken, 1)) {
+    async fn play(&mut self, quiet: &mut Option<Quiet>) -> Result<()> {
+        if matches!(self.case.fault, Fault::Kill(freshet_core::failpoint::Step::GenerationTaken, 1)) {
             self.scene.reset(self.ground).await?;
         }
         drop(quiet.take());
         self.scene.drive();
-        fault.strike(self).await?;
+        self.case.fault.strike(self).await?;
         self.ground.heal().await?;
         if self.workers.is_empty() {
             self.hire()?;
@@ -117,6 +139,7 @@ impl Stage<'_> {
         let since = self.struck_ms.unwrap_or(0);
         let verdict = self.ground.replay.verdict("compare", &self.scene.topic, since, Some(table)).await?;
         self.total.add(&verdict);
+        self.total.records = (verdict.records + verdict.letters).unsigned_abs();
         let counted = self.scene.counted(self.ground).await?;
         if counted != (verdict.records, verdict.letters) {
             let there = (verdict.records, verdict.letters);
@@ -133,18 +156,19 @@ impl Stage<'_> {
 }
 
 /// Plays one round. `quiet` is held between rounds.
-pub async fn play(ground: &Ground, scene: &Scene, fault: Fault, seed: u64, quiet: &mut Option<Quiet>) -> Report {
+pub async fn play(ground: &Ground, scene: &Scene, case: Case, quiet: &mut Option<Quiet>) -> Report {
     let since = Instant::now();
     let mut stage = Stage {
+        case,
         ground,
         scene,
-        dice: StdRng::seed_from_u64(seed),
+        dice: StdRng::seed_from_u64(case.seed),
         workers: Vec::new(),
         struck_ms: None,
         may_cancel: false,
         total: Report::default(),
     };
-    let played = stage.play(fault, quiet).await;
+    let played = stage.play(quiet).await;
     if quiet.is_none() {
         *quiet = Some(scene.quiet().await);
     }

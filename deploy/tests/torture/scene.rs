@@ -63,6 +63,15 @@ impl Origin {
         }
     }
 
+    /// How often it is drawn: a Stream's changes cannot be read twice.
+    pub fn weight(self) -> u32 {
+        match self {
+            Self::SnowflakeStream => 6,
+            Self::PostgresIncremental => 3,
+            Self::PostgresFull | Self::SnowflakeIncremental | Self::SnowflakeFull => 1,
+        }
+    }
+
     pub fn is_snowflake(self) -> bool {
         match self {
             Self::SnowflakeStream | Self::SnowflakeIncremental | Self::SnowflakeFull => true,

@@ -112,6 +112,32 @@ async fn the_changes_example_of_the_documents() {
 }
 
 #[tokio::test]
+async fn changes_from_where_a_stream_stands_are_the_streams_and_leave_it_there() {
+    let bench = Bench::new().await;
+    bench
+        .all(&[
+            "create table t (id number, v varchar)",
+            "insert into t values (1, 'a')",
+            "create stream \"s 1\" on table t",
+            "insert into t values (2, 'b')",
+            "update t set v = 'z' where id = 1",
+        ])
+        .await;
+
+    let read_by = async |from: &str| {
+        let mut rows = read(&bench, "id, v", from).await;
+        rows.sort();
+        rows
+    };
+    let changes = read_by("t changes (information => default) at (stream => 'public.\"s 1\"')").await;
+    let again = read_by("t changes (information => default) at (stream => '\"s 1\"')").await;
+    let stream = read_by("\"s 1\"").await;
+
+    assert_eq!(changes, ["1|a|DELETE|true", "1|z|INSERT|true", "2|b|INSERT|false"]);
+    assert_eq!((&again, &stream), (&changes, &changes));
+}
+
+#[tokio::test]
 async fn a_row_that_comes_and_goes_leaves_nothing_and_n_updates_are_one_pair() {
     let bench = Bench::new().await;
     bench

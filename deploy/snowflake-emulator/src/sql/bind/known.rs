@@ -96,7 +96,7 @@ impl Known {
 #[derive(Debug, Default)]
 struct Named {
     relations: Vec<Vec<String>>,
-    /// Named in a string: `SYSTEM$STREAM_HAS_DATA('s')`.
+    /// Named in a string: `SYSTEM$STREAM_HAS_DATA('s')`, `AT (STREAM => 's')`.
     mentions: Vec<Vec<String>>,
 }
 
@@ -112,8 +112,7 @@ impl Visitor for Named {
 
     fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<()> {
         if let Expr::Function(function) = expression
-            && function.name.to_string().to_uppercase().starts_with("SYSTEM$STREAM")
-            && let Some(parts) = first_string(function).and_then(|text| names::parse(&text).ok())
+            && let Some(parts) = stream_in_string(function).and_then(|text| names::parse(&text).ok())
         {
             self.mentions.push(parts);
         }
@@ -125,6 +124,29 @@ fn named_by<T: Visit>(part: &T) -> Named {
     let mut named = Named::default();
     let _ = part.visit(&mut named);
     named
+}
+
+fn stream_in_string(function: &ast::Function) -> Option<String> {
+    if function.name.to_string().to_uppercase().starts_with("SYSTEM$STREAM") {
+        return first_string(function);
+    }
+    stream_argument(function)
+}
+
+/// The argument of `AT (STREAM => 's')`.
+pub(super) fn stream_argument(function: &ast::Function) -> Option<String> {
+    let ast::FunctionArguments::List(list) = &function.args else { return None };
+    match list.args.as_slice() {
+        [FunctionArg::Named { name, arg: FunctionArgExpr::Expr(Expr::Value(value)), .. }]
+            if name.value.eq_ignore_ascii_case("stream") =>
+        {
+            match &value.value {
+                Value::SingleQuotedString(text) => Some(text.clone()),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
 }
 
 /// The first argument, when it is a string.

@@ -2,7 +2,8 @@
 
 use sqlparser::ast::{self, Expr, Function, TableVersion};
 
-use super::{Binder, Typed, casts, changes, known::first_string};
+use super::known::{first_string, stream_argument};
+use super::{Binder, Typed, casts, changes};
 use crate::sql::catalog::{Relation, Table};
 use crate::sql::error::SqlError;
 use crate::sql::names::{self, literal};
@@ -109,15 +110,11 @@ impl Binder<'_> {
     /// SQL for the snapshot at a TIMESTAMP or OFFSET, or where a STREAM stands.
     fn moment(&mut self, point: &Expr) -> Result<String, SqlError> {
         let Expr::Function(function) = point else { return Err(SqlError::unsupported(point)) };
-        let (name, expression) = named_argument(function).ok_or_else(|| SqlError::unsupported(point))?;
-        if name == "STREAM" {
-            let Expr::Value(ast::ValueWithSpan { value: ast::Value::SingleQuotedString(named), .. }) = expression
-            else {
-                return Err(SqlError::unsupported(point));
-            };
-            let stream = changes::named_stream(self.known, &self.context, &names::parse(named)?)?;
+        if let Some(named) = stream_argument(function) {
+            let stream = changes::named_stream(self.known, &self.context, &names::parse(&named)?)?;
             return Ok(format!("{}::pg_snapshot", names::literal(&stream.seen)));
         }
+        let (name, expression) = named_argument(function).ok_or_else(|| SqlError::unsupported(point))?;
         let value = self.expression(expression)?;
         let instant = match name.as_str() {
             "TIMESTAMP" => casts::cast(&value, Type::TimestampLtz, &self.around.zone)?,
