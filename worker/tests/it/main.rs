@@ -11,6 +11,7 @@ mod kafka_fault;
 mod kafka_prepare;
 mod postgres;
 mod postgres_connection;
+mod postgres_diff;
 mod postgres_models;
 mod postgres_read;
 mod postgres_types;

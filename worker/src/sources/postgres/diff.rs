@@ -7,7 +7,8 @@
 //! ~~~
 //!
 //! Both tables or neither are there, so whatever became of an attempt the difference of that number decides: a seal
-//! that finds it takes it as it is. The tables are logged ones: unlogged ones are empty after a crash of the server,
+//! that finds it takes it as it is. A name ends with a mark of what it was made for, last snapshot, model and key: after a
+//! reset, what an attempt before it left under the same number is another table. The tables are logged ones: unlogged ones are empty after a crash of the server,
 //! and every row would be taken for deleted.
 //!
 //! Rows are the same when their images are (`*<>`): equal is not enough, for `1.0` and `1.00` are other messages, and
@@ -17,13 +18,16 @@ use freshet_core::connector::{
     BatchName, Change, Flow, Op, ReadEnd, ReadPlan, ReadRequest, Row, SealRequest, Sealed, Sink,
 };
 use freshet_core::error::{Code, Error, Result};
+use freshet_core::failpoint::{self, Step};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Executor, Row as _};
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::catalogue::{column_types, fill_from, refuse_changed};
+use super::seal::refuse_standby;
 use super::session::{Session, failed};
 use super::sql::{identifier, literal, relation};
 use super::types::PgType;
@@ -35,8 +39,8 @@ const COLUMNS_MAX: usize = 799;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename = "diff")]
 struct Batch {
-    /// The number of its tables.
-    seq: i64,
+    /// Its table, in Freshet's schema.
+    difference: String,
     /// Its changes.
     rows: i64,
 }
@@ -49,7 +53,8 @@ pub(super) fn is_of(batch: &Value) -> bool {
 /// The snapshot that the next difference is taken from.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Base {
-    snapshot: i64,
+    /// Its table, in Freshet's schema.
+    snapshot: String,
     /// Its columns, `name type`, and which of them are the key.
     columns: Vec<String>,
     key: Vec<String>,
@@ -61,10 +66,25 @@ struct Token {
     ordinal: i64,
 }
 
-/// A batch's tables.
+/// What a table of Freshet's schema holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Snapshot,
+    Difference,
+}
+
+/// The tables of a sync.
 struct Tables {
     schema: String,
+    /// The sync's id, in lower case.
     sync: String,
+}
+
+/// A table that is there.
+struct Found {
+    part: Part,
+    seq: i64,
+    name: String,
 }
 
 impl Tables {
@@ -72,20 +92,46 @@ impl Tables {
         Self { schema: session.settings.work_schema.clone(), sync: name.sync.to_lowercase() }
     }
 
-    fn snapshot(&self, seq: i64) -> String {
-        format!("{}.{}", identifier(&self.schema), identifier(&format!("freshet_snap_{}_{seq}", self.sync)))
+    fn prefix(&self, part: Part) -> String {
+        let word = match part {
+            Part::Snapshot => "snap",
+            Part::Difference => "diff",
+        };
+        format!("freshet_{word}_{}_", self.sync)
     }
 
-    fn difference(&self, seq: i64) -> String {
-        format!("{}.{}", identifier(&self.schema), identifier(&format!("freshet_diff_{}_{seq}", self.sync)))
+    /// At most 63 bytes, the server's limit, while a number has at most 10 digits.
+    fn name(&self, part: Part, seq: i64, mark: &str) -> String {
+        format!("{}{seq}_{mark}", self.prefix(part))
     }
 
-    async fn exists(&self, connection: &mut PgConnection, table: &str) -> Result<bool> {
-        sqlx::query_scalar("select to_regclass($1) is not null")
-            .bind(table)
-            .fetch_one(connection)
-            .await
-            .map_err(failed("cannot look a table up"))
+    fn quoted(&self, name: &str) -> String {
+        format!("{}.{}", identifier(&self.schema), identifier(name))
+    }
+
+    async fn found(&self, connection: &mut PgConnection) -> Result<Vec<Found>> {
+        let names: Vec<String> = sqlx::query_scalar(
+            "select c.relname::text
+             from pg_class as c
+             join pg_namespace as n on n.oid = c.relnamespace
+             where n.nspname = $1
+               and c.relkind = 'r'
+               and (starts_with(c.relname::text, $2) or starts_with(c.relname::text, $3))",
+        )
+        .bind(&self.schema)
+        .bind(self.prefix(Part::Snapshot))
+        .bind(self.prefix(Part::Difference))
+        .fetch_all(connection)
+        .await
+        .map_err(failed("cannot look the sync's tables up"))?;
+        Ok(names.into_iter().filter_map(|name| self.parse(name)).collect())
+    }
+
+    fn parse(&self, name: String) -> Option<Found> {
+        [Part::Snapshot, Part::Difference].into_iter().find_map(|part| {
+            let (seq, _) = name.strip_prefix(&self.prefix(part))?.split_once('_')?;
+            Some(Found { part, seq: seq.parse().ok()?, name: name.clone() })
+        })
     }
 }
 
@@ -112,35 +158,65 @@ async fn seal_at_once(
         let told = format!("mode `diff` takes at most {COLUMNS_MAX} columns; the model has {}", plan.columns.len());
         return Err(Error::new(Code::ModelTypeUnsupported, told));
     }
+    refuse_standby(connection, "it takes no snapshots").await?;
     refuse_changed(connection, plan).await?;
     let base = base(request)?;
     refuse_schema(connection, tables, user).await?;
     begin(connection, tables).await?;
-    let (snapshot, difference) = (tables.snapshot(seq), tables.difference(seq));
-    if !tables.exists(connection, &difference).await? {
-        if tables.exists(connection, &snapshot).await? {
+    let mark = mark(plan, base.as_ref());
+    let snapshot = tables.name(Part::Snapshot, seq, &mark);
+    let difference = tables.name(Part::Difference, seq, &mark);
+    let found = tables.found(connection).await?;
+    let is_there = |name: &str| found.iter().any(|table| table.name == name);
+    refuse_later(&found, seq)?;
+    if !is_there(&difference) {
+        if is_there(&snapshot) {
             return Err(Error::new(Code::LeaseLost, "the batch is delivered already"));
         }
-        let last = base.as_ref().map(|base| tables.snapshot(base.snapshot));
-        if let Some(last) = &last
-            && !tables.exists(connection, last).await?
-        {
-            return Err(Error::new(Code::PostgresSnapshotGone, format!("the last snapshot, {last}, is gone")));
+        if let Some(base) = base.as_ref().filter(|base| !is_there(&base.snapshot)) {
+            let told = format!("the last snapshot, {}, is gone", tables.quoted(&base.snapshot));
+            return Err(Error::new(Code::PostgresSnapshotGone, told));
         }
-        run(connection, &take_snapshot(plan, &snapshot), "cannot take a snapshot of the model").await?;
-        refuse_keys(connection, plan, &snapshot).await?;
-        let statement = take_difference(plan, &difference, &snapshot, last.as_deref());
+        let new = tables.quoted(&snapshot);
+        let last = base.map(|base| tables.quoted(&base.snapshot));
+        run(connection, &take_snapshot(plan, &new), "cannot take a snapshot of the model").await?;
+        refuse_keys(connection, plan, &new).await?;
+        let statement = take_difference(plan, &tables.quoted(&difference), &new, last.as_deref());
         run(connection, &statement, "cannot take the difference").await?;
     }
-    let rows = count(connection, &difference).await?;
+    let rows = count(connection, &tables.quoted(&difference)).await?;
     if rows == 0 {
         run(connection, "rollback", "cannot give the snapshot up").await?;
         return Ok(Sealed { batch: Value::Null, carry: request.carry.clone(), empty: true, notes: Vec::new() });
     }
-    run(connection, "commit", "cannot keep the snapshot").await?;
-    let base = Base { snapshot: seq, columns: columns(plan), key: plan.key.clone() };
-    let (batch, carry) = (serde_json::to_value(Batch { seq, rows }), serde_json::to_value(base));
+    failpoint::during(Step::SealSent, run(connection, "commit", "cannot keep the snapshot")).await?;
+    let base = Base { snapshot, columns: columns(plan), key: plan.key.clone() };
+    let (batch, carry) = (serde_json::to_value(Batch { difference, rows }), serde_json::to_value(base));
     Ok(Sealed { batch: batch.unwrap_or_default(), carry: carry.ok(), empty: false, notes: Vec::new() })
+}
+
+/// Stands for what a batch's tables are made from.
+fn mark(plan: &ReadPlan, base: Option<&Base>) -> String {
+    let mut mark = Xxh3Default::new();
+    let (model, texts) = (relation(&plan.model), columns(plan));
+    let last = base.map_or("", |base| base.snapshot.as_str());
+    let parts = [last, &model].into_iter().chain(texts.iter().chain(&plan.key).map(String::as_str));
+    for part in parts {
+        mark.update(&(part.len() as u64).to_le_bytes());
+        mark.update(part.as_bytes());
+    }
+    format!("{:08x}", mark.digest() as u32)
+}
+
+/// Numbers only grow. Tables of later ones are there when the batch is long over, or when Freshet's own database was
+/// restored: then a number comes twice, and must not find the tables of its first time.
+fn refuse_later(found: &[Found], seq: i64) -> Result<()> {
+    let later: Vec<_> = found.iter().filter(|table| table.seq > seq).map(|table| table.name.as_str()).collect();
+    if later.is_empty() {
+        return Ok(());
+    }
+    let told = format!("batch {seq} is next, and the source has tables of later ones: {}", later.join(", "));
+    Err(Error::new(Code::PostgresSnapshotGone, told))
 }
 
 fn columns(plan: &ReadPlan) -> Vec<String> {
@@ -179,10 +255,14 @@ async fn refuse_schema(connection: &mut PgConnection, tables: &Tables, user: &st
     Err(Error::new(Code::PostgresPrivilege, told))
 }
 
-/// Begins to write; one at a time for a sync.
+/// Begins to write; one at a time for a sync. A worker that freezes, or is cut off, keeps the next one waiting for no
+/// longer than its statement and a minute.
 async fn begin(connection: &mut PgConnection, tables: &Tables) -> Result<()> {
-    run(connection, "begin isolation level read committed read write", "cannot begin").await?;
-    let lock = format!("select pg_advisory_xact_lock(hashtextextended({}, 0))", literal(&tables.snapshot(0)));
+    let begin = "begin isolation level read committed read write;
+                 set local idle_in_transaction_session_timeout = '60s';
+                 select set_config(name, '10s', true) from pg_settings where name = 'client_connection_check_interval'";
+    run(connection, begin, "cannot begin").await?;
+    let lock = format!("select pg_advisory_xact_lock(hashtextextended({}, 0))", literal(&tables.quoted(&tables.sync)));
     run(connection, &lock, "cannot lock the sync's tables").await
 }
 
@@ -203,10 +283,14 @@ fn take_snapshot(plan: &ReadPlan, snapshot: &str) -> String {
     format!("create table {snapshot} as select {} from {}", columns.join(", "), relation(&plan.model))
 }
 
-/// The texts of the key's columns in a snapshot.
+/// The texts of the key's columns in a snapshot; of `char`, whose text would lose the blanks that are sent, the bytes.
 fn key_texts(plan: &ReadPlan, of: &str) -> Vec<String> {
     let places = plan.key.iter().filter_map(|name| plan.columns.iter().position(|column| column.name == *name));
-    places.map(|place| format!("{of}.c{place}::text collate \"C\"")).collect()
+    let text = |place: usize| match plan.columns[place].source_type.as_str() {
+        "char" => format!("bpcharsend({of}.c{place})"),
+        _ => format!("{of}.c{place}::text collate \"C\""),
+    };
+    places.map(text).collect()
 }
 
 async fn refuse_keys(connection: &mut PgConnection, plan: &ReadPlan, snapshot: &str) -> Result<()> {
@@ -282,8 +366,8 @@ async fn read_on(
         .transpose()
         .map_err(unread("the sync's position does not read"))?;
     let from = from.map_or(0, |token| token.ordinal);
-    let (difference, width) = (tables.difference(batch.seq), request.plan.columns.len());
-    if !tables.exists(connection, &difference).await? {
+    let (difference, width) = (tables.quoted(&batch.difference), request.plan.columns.len());
+    if !tables.found(connection).await?.iter().any(|table| table.name == batch.difference) {
         return Err(Error::new(Code::PostgresSnapshotGone, format!("the batch's table, {difference}, is gone")));
     }
     let names = |letter: char| (0..width).map(|place| format!("{letter}{place}")).collect::<Vec<_>>().join(", ");
@@ -346,25 +430,13 @@ pub(super) async fn release(session: &mut Session, name: &BatchName) -> Result<(
 
 async fn release_at_once(connection: &mut PgConnection, tables: &Tables, seq: i64) -> Result<()> {
     begin(connection, tables).await?;
-    let found: Vec<String> = sqlx::query_scalar(
-        "select c.relname::text
-         from pg_class as c
-         join pg_namespace as n on n.oid = c.relnamespace
-         where n.nspname = $1
-           and c.relkind = 'r'
-           and c.relname like 'freshet\\_%'",
-    )
-    .bind(&tables.schema)
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(failed("cannot look the snapshots up"))?;
-    let (snapshots, differences) = (format!("freshet_snap_{}_", tables.sync), format!("freshet_diff_{}_", tables.sync));
-    for name in found {
-        let number = |prefix: &str| name.strip_prefix(prefix)?.parse::<i64>().ok();
-        let spent = number(&snapshots).is_some_and(|found| found < seq)
-            || number(&differences).is_some_and(|found| found <= seq);
+    for table in tables.found(connection).await? {
+        let spent = match table.part {
+            Part::Snapshot => table.seq < seq,
+            Part::Difference => table.seq <= seq,
+        };
         if spent {
-            let drop = format!("drop table {}.{}", identifier(&tables.schema), identifier(&name));
+            let drop = format!("drop table {}", tables.quoted(&table.name));
             run(connection, &drop, "cannot drop a spent table").await?;
         }
     }

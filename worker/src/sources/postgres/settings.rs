@@ -148,6 +148,10 @@ impl PostgresSettings {
                 return Err(Error::invalid(pointer, "must have 1 to 255 characters"));
             }
         }
+        if self.work_schema.len() > 63 || self.work_schema.starts_with("pg_") {
+            let rule = "must have at most 63 bytes, and not begin with `pg_`, which is the server's own";
+            return Err(Error::invalid("/settings/work_schema", rule));
+        }
         if self.host.contains('/') {
             return Err(Error::invalid("/settings/host", "must be a name or an address, not a socket's path"));
         }
