@@ -31,6 +31,8 @@ const TOO_LARGE_ONE_IN: u32 = 60;
 const TOO_LARGE_BYTES: usize = 7_000;
 /// Names of this length fill the envelope.
 const NAME_LENGTH: usize = 180;
+/// What the worker signs in with: one of the emulator's own test keys.
+const PRIVATE_KEY: &str = include_str!("../../snowflake-emulator/tests/it/keys/one.p8");
 /// Writers at a Postgres source, so that the order of commits is not the order of versions.
 const WRITERS: u64 = 3;
 
@@ -170,6 +172,19 @@ impl Scene {
                 self.writers.push(tokio::spawn(writer.write_postgres(ground.source_url(), Arc::clone(&self.gate))));
             }
         }
+    }
+
+    /// Makes another Stream on the same table, for somebody else: it begins with every row there is.
+    pub async fn second_stream(&self, ground: &Ground) -> Result<String> {
+        let name = format!("{}_exported", self.table);
+        let made = format!("create stream \"{name}\" on table \"{}\" show_initial_rows = true", self.table);
+        ground.emulator.sql(&made).await?;
+        let offset = format!(
+            "create table \"{name}_offset\" as select *, '' as action, '' as is_update, '' as row_id from \"{}\" where 1 = 0",
+            self.table
+        );
+        ground.emulator.sql(&offset).await?;
+        Ok(name)
     }
 
     /// Waits until no change is under way, and lets none begin.
@@ -317,7 +332,7 @@ async fn connect(url: &str) -> sqlx::Result<PgConnection> {
     options.disable_statement_logging().connect().await
 }
 
-async fn make_topic(name: &str) -> Result<()> {
+pub async fn make_topic(name: &str) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", freshet_core::testing::surroundings("FRESHET_TEST_KAFKA"))
         .create()?;
@@ -336,7 +351,7 @@ async fn make_sync(ground: &Ground, origin: Origin, table: &str, topic: &str) ->
             "account": "emulator-account", "host": format!("http://127.0.0.1:{}", ground.snowflake.port),
             "user": "loader", "warehouse": "wh", "database": "shop", "late_commit_s": 0,
             "statement_timeout_s": 60,
-            "sign_in": {"kind": "access_token", "token": ground.emulator.token()},
+            "sign_in": {"kind": "key_pair", "private_key": PRIVATE_KEY},
         });
         ("snowflake", "PUBLIC", settings)
     } else {
