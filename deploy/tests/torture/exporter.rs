@@ -65,7 +65,7 @@ impl Exporter {
 pub async fn compare(ground: &Ground, kills: usize, dice: &mut StdRng) -> Result<Compared> {
     let scene = Scene::new(ground, Origin::SnowflakeStream, dice.random()).await?;
     let topic = format!("{}.exporter", scene.topic);
-    let stream = scene.second_stream(ground).await?;
+    let stream = scene.other_stream();
     make_topic(&topic).await?;
     ground.replay.watch(&topic, "exported", false).await?;
     scene.drive();

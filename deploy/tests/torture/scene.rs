@@ -143,7 +143,14 @@ impl Scene {
         if origin.is_snowflake() {
             ground.emulator.sql(&format!("create table \"{table}\" ({columns})")).await?;
             if origin == Origin::SnowflakeStream {
-                ground.emulator.sql(&format!("create stream \"{table}_changes\" on table \"{table}\"")).await?;
+                for name in ["changes", "exported"] {
+                    let made = format!("create stream \"{table}_{name}\" on table \"{table}\"");
+                    ground.emulator.sql(&made).await?;
+                }
+                let offset = format!(
+                    "create table \"{table}_exported_offset\" as select * from \"{table}_exported\" where 1 = 0"
+                );
+                ground.emulator.sql(&offset).await?;
             }
         } else {
             let mut connection = connect(&ground.source_url()).await?;
@@ -174,17 +181,9 @@ impl Scene {
         }
     }
 
-    /// Makes another Stream on the same table, for somebody else: it begins with every row there is.
-    pub async fn second_stream(&self, ground: &Ground) -> Result<String> {
-        let name = format!("{}_exported", self.table);
-        let made = format!("create stream \"{name}\" on table \"{}\" show_initial_rows = true", self.table);
-        ground.emulator.sql(&made).await?;
-        let offset = format!(
-            "create table \"{name}_offset\" as select *, '' as action, '' as is_update, '' as row_id from \"{}\" where 1 = 0",
-            self.table
-        );
-        ground.emulator.sql(&offset).await?;
-        Ok(name)
+    /// Another Stream on the same table, from the same moment, for somebody else.
+    pub fn other_stream(&self) -> String {
+        format!("{}_exported", self.table)
     }
 
     /// Waits until no change is under way, and lets none begin.
