@@ -59,7 +59,11 @@ impl Db {
     /// [`Code::Settings`] when the role is a superuser, bypasses row-level security or owns tables;
     /// [`Code::Database`] when the database does not answer or its schema is not that of this program.
     pub async fn connect(settings: &Settings) -> Result<Self> {
-        let options = connect_options(&settings.database_url, "FRESHET_DATABASE_URL")?;
+        // Whoever falls silent in a transaction holds rows that another must have to take its work over: it loses them
+        // as it loses its lease.
+        let silent_ms = (settings.lease_s * 1_000.0).ceil().max(1.0);
+        let options = connect_options(&settings.database_url, "FRESHET_DATABASE_URL")?
+            .options([("idle_in_transaction_session_timeout", silent_ms.to_string())]);
         let pool = PgPoolOptions::new()
             .max_connections(settings.database_connections_max)
             .acquire_timeout(ACQUIRE_TIMEOUT)

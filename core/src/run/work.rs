@@ -112,7 +112,9 @@ pub async fn note(app: &App, claim: &Claim, level: &str, code: &str, message: &s
 /// [`Code::LeaseLost`].
 pub async fn check(app: &App, claim: &Claim) -> Result<()> {
     let mut tx = app.db.tenant(claim.workspace).await?;
-    store::sync_version_of(&mut tx, claim).await.map(|_| ())
+    store::sync_version_of(&mut tx, claim).await?;
+    // Dropped, it would hold the run's row until the connection is used again.
+    tx.commit().await
 }
 
 /// Keeps a sealed batch: planned, before anything of it is sent.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use freshet_core::connector::Registry;
 use freshet_core::run::{self, RunState};
+use freshet_core::testing::Bench;
 use serde_json::json;
 
 use crate::shop::{Shop, each_once, make_orders, orders};
@@ -106,4 +108,15 @@ async fn a_source_that_throws_everybody_out_is_read_on_from_where_it_was() {
     assert_eq!((run.state, run.counts.published), (RunState::Succeeded, ROWS), "{:?}", run.failure);
     assert_eq!(run.attempt_count, 2);
     each_once(&shop.committed(), 1..=ROWS);
+}
+
+#[tokio::test]
+async fn whoever_falls_silent_in_a_transaction_loses_it_with_its_lease() {
+    let bench = Bench::with(Registry::default(), &[("lease_s", "0.5")]).await;
+    let silent = bench.app.db.tenant(bench.caller.workspace).await.unwrap();
+
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    assert!(silent.commit().await.is_err(), "the rows it held would keep another from taking its run over");
+    bench.app.db.ping().await.unwrap();
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::proxy::Proxy;
 use crate::worker::{FailPoint, Worker};
@@ -174,7 +174,8 @@ pub async fn dev(program: &str, arguments: &[&str]) -> Result<()> {
 pub async fn again<T, F: Future<Output = sqlx::Result<T>>>(what: &str, mut ask: impl FnMut() -> F) -> Result<T> {
     let since = Instant::now();
     loop {
-        match ask().await {
+        // A row that somebody holds must not hold this up for ever.
+        match timeout(PATIENCE, ask()).await.with_context(|| format!("no answer in {PATIENCE:?}: cannot {what}"))? {
             Ok(found) => return Ok(found),
             Err(error) if since.elapsed() > PATIENCE => return Err(error).context(format!("cannot {what}")),
             Err(_) => sleep(Duration::from_millis(100)).await,
@@ -244,6 +245,8 @@ impl Emulator {
         command(&["create-database", "SHOP"])?;
         command(&["create-user", "LOADER"])?;
         command(&["sql", "--database", "SHOP", "--schema", "PUBLIC", "create warehouse WH; create schema FRESHET"])?;
+        let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("snowflake-emulator/tests/it/keys/one.pub");
+        command(&["set-key", "LOADER", &key.to_string_lossy()])?;
         let token = command(&["create-token", "LOADER"])?.trim().to_owned();
         Ok(Self { process, sql: Sql { url: url.trim().to_owned(), token, http: snowflake::client::http_client()? } })
     }
@@ -254,6 +257,10 @@ impl Emulator {
 
     pub fn token(&self) -> &str {
         &self.sql.token
+    }
+
+    pub fn url(&self) -> &str {
+        &self.sql.url
     }
 
     pub fn client(&self) -> Sql {

@@ -9,6 +9,7 @@
 //! A program of its own, started by `deploy/torture`; it wants grounds that nobody else uses.
 
 mod bugs;
+mod exporter;
 mod fault;
 mod ground;
 mod proxy;
@@ -27,8 +28,9 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 
+use exporter::Compared;
 use fault::Fault;
-use ground::Ground;
+use ground::{Ground, Verdict};
 use round::{Case, Report};
 use scene::{Origin, Quiet, Scene};
 
@@ -59,6 +61,9 @@ struct Options {
     /// Plant every bug by turns: ends with 0 if each was found in each of its rounds
     #[arg(long, conflicts_with_all = ["only", "source", "bug"])]
     bugs: bool,
+    /// Kill a sync and the hand-written exporter side by side, so many times as rounds [default: 30], and count both
+    #[arg(long, conflicts_with_all = ["only", "source", "bug", "bugs"])]
+    exporter: bool,
     /// List the faults and the bugs, and end
     #[arg(long)]
     list: bool,
@@ -107,6 +112,11 @@ async fn torture(options: &Options) -> Result<bool> {
     println!("seed {seed}");
     let since = Instant::now();
     let ground = Ground::open().await?;
+    if options.exporter {
+        let compared =
+            exporter::compare(&ground, options.rounds.unwrap_or(30), &mut StdRng::seed_from_u64(seed)).await?;
+        return Ok(print_compared(options, seed, &compared));
+    }
     let mut play = Play {
         options,
         ground: &ground,
@@ -253,6 +263,34 @@ fn tell_findings(report: &Report) {
     for finding in report.findings.iter().take(10) {
         println!("         {finding}");
     }
+}
+
+/// Prints what both lost and sent twice; true if the sync did neither.
+fn print_compared(options: &Options, seed: u64, compared: &Compared) -> bool {
+    let Compared { kills, freshet, exporter } = compared;
+    println!(
+        "\n{:32} {:>10} {:>10} {:>10} {:>10}",
+        format!("after {kills} kills"),
+        "records",
+        "lost",
+        "duplicated",
+        "reordered"
+    );
+    for (name, verdict) in [("freshet", freshet), ("hand-written exporter", exporter)] {
+        let Verdict { records, lost, duplicated, reordered, .. } = verdict;
+        println!("{name:32} {records:10} {lost:10} {duplicated:10} {reordered:10}");
+    }
+    println!("seed {seed}");
+    freshet.findings.iter().for_each(|finding| println!("         {finding}"));
+    if options.json {
+        let told = |verdict: &Verdict| {
+            let Verdict { records, lost, duplicated, reordered, .. } = verdict;
+            serde_json::json!({"records": records, "lost": lost, "duplicated": duplicated, "reordered": reordered})
+        };
+        let (freshet, exporter) = (told(freshet), told(exporter));
+        println!("{}", serde_json::json!({"kills": kills, "freshet": freshet, "exporter": exporter, "seed": seed}));
+    }
+    freshet.lost + freshet.duplicated + freshet.reordered == 0
 }
 
 /// Prints the table and the line of JSON; true if nothing is wrong.

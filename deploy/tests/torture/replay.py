@@ -4,7 +4,7 @@ worker, nor with librdkafka.
 
 One JSON object a line comes in, one goes out:
 
-    {"op": "watch", "topic": T, "kind": "upserts" | "full" | "changes", "ids": true}
+    {"op": "watch", "topic": T, "kind": "upserts" | "full" | "changes" | "exported", "ids": true}
     {"op": "read", "topic": T, "since_ms": 0}                     what came since the last time
     {"op": "compare", "topic": T, "since_ms": 0, "table": {...}}  the same, and the table that must have come of it
     {"op": "audit", "topic": T, "table": {...}}                   all of it once more from the start, by a new reader
@@ -39,6 +39,8 @@ class Topic:
         self.dead = {}          # key -> the newest row that is a dead letter: no order holds between two topics
         self.batches = {}       # full: (generation, batch) -> its rows by key, its ordinals
         self.pending_tombstones = {}
+        self.seen = set()       # exported: what cannot come twice
+        self.superseded = {}    # exported: key -> the row before the last
         self.last = (0, 0, 0)   # generation, batch, ordinal
         self.stamps = []
         self.counts = {"lost": 0, "duplicated": 0, "reordered": 0}
@@ -112,6 +114,29 @@ class Topic:
             self.pending_tombstones[key] = self.pending_tombstones.get(key, 0) + 1
         else:
             self.table[key] = after[1]
+
+    def exported(self, record, value, is_letter, place, identity):
+        """As Snowflake's Streams say it: an update is a DELETE of the old row and an INSERT of the new, in any order."""
+        key, row = row_of(value["data"])
+        event = (key, row[0], value["action"])
+        if event in self.seen:
+            return self.find("duplicated", f"{value['action']} of {key}, version {row[0]}, again")
+        self.seen.add(event)
+        known = self.table.get(key)
+        if value["action"] == "INSERT":
+            if known is not None and known[0] > row[0]:
+                return self.find("reordered", f"version {row[0]} of {key} after {known[0]}")
+            if known is not None and not value["is_update"]:
+                self.find("lost", f"the delete of {key} before version {row[0]} was inserted")
+            self.superseded[key], self.table[key] = known, row
+        elif value["is_update"]:
+            if known != row and self.superseded.get(key) != row:
+                self.find("lost", f"version {row[0]} of {key}, which an update replaced")
+        elif known != row:
+            self.find("lost", f"version {row[0]} of {key}, which was deleted")
+            self.table.pop(key, None)
+        else:
+            del self.table[key]
 
     def compare(self, table):
         table = {key: tuple(row) for key, row in table.items()}

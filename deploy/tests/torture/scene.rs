@@ -31,6 +31,8 @@ const TOO_LARGE_ONE_IN: u32 = 60;
 const TOO_LARGE_BYTES: usize = 7_000;
 /// Names of this length fill the envelope.
 const NAME_LENGTH: usize = 180;
+/// What the worker signs in with: one of the emulator's own test keys.
+const PRIVATE_KEY: &str = include_str!("../../snowflake-emulator/tests/it/keys/one.p8");
 /// Writers at a Postgres source, so that the order of commits is not the order of versions.
 const WRITERS: u64 = 3;
 
@@ -141,7 +143,14 @@ impl Scene {
         if origin.is_snowflake() {
             ground.emulator.sql(&format!("create table \"{table}\" ({columns})")).await?;
             if origin == Origin::SnowflakeStream {
-                ground.emulator.sql(&format!("create stream \"{table}_changes\" on table \"{table}\"")).await?;
+                for name in ["changes", "exported"] {
+                    let made = format!("create stream \"{table}_{name}\" on table \"{table}\"");
+                    ground.emulator.sql(&made).await?;
+                }
+                let offset = format!(
+                    "create table \"{table}_exported_offset\" as select * from \"{table}_exported\" where 1 = 0"
+                );
+                ground.emulator.sql(&offset).await?;
             }
         } else {
             let mut connection = connect(&ground.source_url()).await?;
@@ -170,6 +179,11 @@ impl Scene {
                 self.writers.push(tokio::spawn(writer.write_postgres(ground.source_url(), Arc::clone(&self.gate))));
             }
         }
+    }
+
+    /// Another Stream on the same table, from the same moment, for somebody else.
+    pub fn other_stream(&self) -> String {
+        format!("{}_exported", self.table)
     }
 
     /// Waits until no change is under way, and lets none begin.
@@ -317,7 +331,7 @@ async fn connect(url: &str) -> sqlx::Result<PgConnection> {
     options.disable_statement_logging().connect().await
 }
 
-async fn make_topic(name: &str) -> Result<()> {
+pub async fn make_topic(name: &str) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", freshet_core::testing::surroundings("FRESHET_TEST_KAFKA"))
         .create()?;
@@ -336,7 +350,7 @@ async fn make_sync(ground: &Ground, origin: Origin, table: &str, topic: &str) ->
             "account": "emulator-account", "host": format!("http://127.0.0.1:{}", ground.snowflake.port),
             "user": "loader", "warehouse": "wh", "database": "shop", "late_commit_s": 0,
             "statement_timeout_s": 60,
-            "sign_in": {"kind": "access_token", "token": ground.emulator.token()},
+            "sign_in": {"kind": "key_pair", "private_key": PRIVATE_KEY},
         });
         ("snowflake", "PUBLIC", settings)
     } else {
