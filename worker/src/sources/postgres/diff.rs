@@ -8,10 +8,10 @@
 //!
 //! Both tables or neither are there, so whatever became of an attempt the difference of that number decides: a seal
 //! that finds it takes it as it is. A name ends with a mark of what it was made for, last snapshot, model and key: after a
-//! reset, what an attempt before it left under the same number is another table. The tables are logged ones: unlogged ones are empty after a crash of the server,
-//! and every row would be taken for deleted.
+//! reset, what an attempt before it left under the same number is another table. The tables are logged ones: unlogged
+//! ones are empty after a crash of the server, and every row would be taken for deleted.
 //!
-//! Rows are the same when their images are (`*<>`): equal is not enough, for `1.0` and `1.00` are other messages, and
+//! Rows are the same when their images or their texts are (`*<>`): equal is not enough, for `1.0` and `1.00` are other messages, and
 //! json has no equality at all. Keys are the same when their texts are, as they are in Kafka.
 
 use freshet_core::connector::{
@@ -331,7 +331,7 @@ fn take_difference(plan: &ReadPlan, difference: &str, snapshot: &str, last: Opti
                 {before}, {after}
          from (select true as here, s as image, s.* from {last} as s) as o
          full join (select true as here, s as image, s.* from {snapshot} as s) as n on {same}
-         where o.here is null or n.here is null or o.image *<> n.image;
+         where o.here is null or n.here is null or (o.image *<> n.image and o.image::text is distinct from n.image::text);
          alter table {difference} add primary key (ord)",
         order = order.join(", "),
         before = all("o", "b"),
