@@ -150,6 +150,8 @@ codes! {
     SnowflakeRequest = "snowflake.request_refused", System, "Report it with the run id; the log holds the answer's code.";
     /// Rows in a batch table that no batch accounts for.
     SnowflakeBatchLost = "snowflake.batch_unaccounted", User, "Look at the table that the message names: its rows were taken from the Stream and never sent.";
+    /// A table of mode `diff` is gone.
+    SnowflakeSnapshotGone = "snowflake.snapshot_gone", User, "Reset the sync's position: the next run sends every row as created.";
     /// The Stream's offset is older than the table's history.
     SnowflakeStale = "snowflake.stream_stale", User, "Resync the sync: `full` makes the Stream anew and sends every row, `position` takes what is there as sent.";
 

@@ -1,6 +1,7 @@
 //! Mode `diff`: what changed between two runs, with the row as it was.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use freshet_core::error::Code;
 use freshet_core::run::RunState;
@@ -9,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, Row};
 
-use crate::shop::{Shop, make_orders, orders};
+use crate::shop::{Shop, make_orders, orders, until};
 
 fn diff() -> Value {
     json!({"mode": {"kind": "diff"}})
@@ -134,6 +135,78 @@ async fn a_worker_that_dies_leaves_a_batch_that_the_next_one_finishes() {
 
     assert_eq!(deleted.counts.deleted, 10);
     assert_eq!(replayed(&shop).len(), 39_990);
+    assert_eq!(tables_of_freshet(&shop).await.len(), 1);
+}
+
+/// Statements on Freshet's tables wait while a row of `hold` names their command.
+const HOLD: &str = "
+    create schema freshet;
+    create table hold (tag text);
+    create function hold_back() returns event_trigger language plpgsql as $$
+    begin
+        if tg_tag in (select tag from public.hold) then
+            perform pg_sleep(60);
+        end if;
+    end $$;
+    create event trigger hold_back on ddl_command_end execute function hold_back();";
+
+/// Waits until a statement of the worker is held back.
+async fn is_held(shop: &Shop) {
+    let mut connection = PgConnection::connect(&shop.source).await.unwrap();
+    until("a statement is held back", async || {
+        let held: bool = sqlx::query_scalar(
+            "select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep')",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        held.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_killed_in_a_seal_or_a_release_or_anywhere_costs_and_repeats_nothing() {
+    let orders_made = "create table orders (id bigint primary key, name text, amount numeric);
+                       insert into orders select n, 'order ' || n, n / 100.0 from generate_series(1, 3000) as n";
+    let shop = Shop::new(&format!("{HOLD} {orders_made}"), orders(), &[], diff()).await;
+    let mut dice = StdRng::seed_from_u64(11);
+    let held = [Some("CREATE TABLE AS"), Some("ALTER TABLE"), Some("DROP TABLE")];
+    for (round, held) in held.into_iter().chain([None; 7]).enumerate() {
+        shop.sql(&format!(
+            "update orders set name = 'round {round}' where id % 7 = {round} % 7; delete from orders where id % 11 = {round};
+             insert into orders values ({}, 'new')",
+            10_000 + round
+        ))
+        .await;
+        if let Some(tag) = held {
+            shop.sql(&format!("insert into hold values ('{tag}')")).await;
+        }
+        let first = shop.worker();
+        let run = shop.run().await;
+        match held {
+            Some(_) => is_held(&shop).await,
+            None => tokio::time::sleep(Duration::from_millis(dice.random_range(0..900))).await,
+        }
+        first.signal("-KILL");
+        drop(first);
+        shop.sql(
+            "delete from hold;
+             select pg_cancel_backend(pid) from pg_stat_activity
+             where datname = current_database() and wait_event = 'PgSleep';
+             update orders set amount = coalesce(amount, 0) + 1 where id % 13 = 1",
+        )
+        .await;
+
+        let _second = shop.worker();
+        let ended = shop.ended(run).await;
+
+        assert_eq!(ended.state, RunState::Succeeded, "round {round}: {:?}", ended.failure);
+    }
+    let _worker = shop.worker();
+    shop.run_to_the_end().await;
+
+    assert!(replayed(&shop) == table(&shop).await, "the topic tells another table");
     assert_eq!(tables_of_freshet(&shop).await.len(), 1);
 }
 

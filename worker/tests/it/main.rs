@@ -17,6 +17,7 @@ mod postgres_read;
 mod postgres_types;
 mod snowflake;
 mod snowflake_client;
+mod snowflake_diff;
 mod snowflake_emulator;
 mod snowflake_source;
 mod snowflake_streams;

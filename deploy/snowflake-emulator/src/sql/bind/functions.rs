@@ -352,6 +352,14 @@ impl Binder<'_> {
             }
         };
         Ok(Some(match call.name.as_str() {
+            // Texts compare by their bytes here, so to ask for that changes nothing; no other collation is known.
+            "COLLATE" => {
+                let [value, specification] = call.take()?;
+                if specification.sql != "''" && !specification.sql.starts_with("''::") {
+                    return Err(SqlError::unsupported(format!("COLLATE with {}", specification.sql)));
+                }
+                Typed { sql: self.as_text(value)?, ..value.clone() }
+            }
             "UPPER" | "LOWER" | "REVERSE" | "INITCAP" | "MD5" => {
                 needs(1)?;
                 typed(format!("{}({})", call.name.to_lowercase(), texts(self)?[0]), Type::TEXT)
