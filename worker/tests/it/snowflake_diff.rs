@@ -111,7 +111,7 @@ async fn a_repeated_seal_finds_its_batch_and_a_seal_cut_off_between_goes_on() {
     release(source.as_mut(), 1, &first).await;
     emulator.sql("insert into O values (2)").await;
     let refused = json!({"kind": "fail", "code": "100183", "sql_state": "P0000", "message": "no",
-                         "statement": "exists \"FRESHET\".\"FRESHET_DIFF"});
+                         "statement": "full outer join"});
     emulator.faults(json!([refused])).await;
 
     let cut = seal(source.as_mut(), &plan, 2, &first.carry).await;
@@ -138,7 +138,7 @@ async fn an_answer_lost_on_the_way_is_found_again() {
     let mut source = emulator.open().await;
     let plan = plan(source.as_mut(), table("O"), &["ID"]).await;
     let cut = |of: &str| json!({"kind": "cut", "moment": "after", "on": ["submit"], "statement": of, "count": 1});
-    emulator.faults(json!([cut("exists \"FRESHET\".\"FRESHET_SNAP"), cut("exists \"FRESHET\".\"FRESHET_DIFF")])).await;
+    emulator.faults(json!([cut("create transient"), cut("full outer join")])).await;
 
     let first = match seal(source.as_mut(), &plan, 1, &None).await {
         Ok(sealed) => sealed,
