@@ -288,6 +288,23 @@ async fn a_key_that_is_none_is_refused_by_name_and_the_next_run_looks_again() {
 }
 
 #[tokio::test]
+async fn without_freshets_schema_the_script_that_makes_it_is_told() {
+    let emulator = Emulator::start().await;
+    emulator.sql("create table O (ID number(9,0)); insert into O values (1); drop schema FRESHET").await;
+    let mut source = emulator.open().await;
+    let plan = plan(source.as_mut(), table("O"), &["ID"]).await;
+
+    let refused = seal(source.as_mut(), &plan, 1, &None).await.unwrap_err();
+
+    assert_eq!(refused.code, Code::SnowflakePrivilege);
+    let script = refused.message.split("run: ").nth(1).unwrap();
+    let (create, grant) = script.split_once("; ").unwrap();
+    assert!(grant.starts_with("grant usage, create table on schema \"SHOP\".\"FRESHET\" to role"), "{grant}");
+    emulator.sql(create).await;
+    assert!(!seal(source.as_mut(), &plan, 1, &None).await.unwrap().empty);
+}
+
+#[tokio::test]
 async fn a_snapshot_that_somebody_dropped_is_missed_by_name() {
     let emulator = Emulator::start().await;
     emulator.sql("create table O (ID number(9,0)); insert into O values (1)").await;
