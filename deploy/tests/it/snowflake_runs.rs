@@ -456,6 +456,57 @@ async fn what_a_zombie_took_out_of_the_stream_is_adopted_and_goes_first() {
 }
 
 #[tokio::test]
+async fn a_table_in_mode_diff_replays_though_workers_die_in_seals_and_releases_and_statements_come_late() {
+    let emulator = Emulator::start().await;
+    let shop = emulator.sync(json!({"mode": {"kind": "diff"}})).await;
+    emulator.add_orders(1..=700);
+    let held = ["create transient", "full outer join", "drop table"].map(Some);
+    for (round, held) in (0..).zip(held.into_iter().chain([None; 4])) {
+        emulator.add_orders(1_000 + 10 * round..=1_009 + 10 * round);
+        emulator.sql(&format!(
+            "update \"orders\" set \"name\" = 'round {round}' where \"id\" % 3 = {}; delete from \"orders\" where \"id\" % 17 = {round}",
+            round % 3
+        ));
+        if let Some(statement) = held {
+            let held = json!({"kind": "zombie", "count": 1, "statement": statement});
+            emulator.admin("PUT", "faults", json!({"rules": [held]})).await;
+        }
+        let first = shop.worker();
+        let run = shop.run().await;
+        match held {
+            Some(statement) => {
+                crate::shop::until(&format!("`{statement}` is held"), async || {
+                    let rules = emulator.admin("GET", "faults", json!({})).await;
+                    (rules["rules"][0]["struck"].as_i64() == Some(1)).then_some(())
+                })
+                .await;
+            }
+            None => tokio::time::sleep(std::time::Duration::from_millis(300 * round.unsigned_abs())).await,
+        }
+        first.signal("-KILL");
+        drop(first);
+        // What changes now is for the next batch, if a snapshot was taken.
+        emulator.sql("update \"orders\" set \"amount\" = \"amount\" + 1 where \"id\" % 5 = 0");
+
+        let second = shop.worker();
+        let ended = shop.ended(run).await;
+        assert!(ended.failure.is_none(), "round {round}: {:?}", ended.failure);
+        // The statement of the worker that died runs only now.
+        emulator.admin("POST", "zombies/release", json!({})).await;
+        drop(second);
+    }
+    let _worker = shop.worker();
+    shop.run_to_the_end().await;
+
+    assert!(replayed(&shop.committed()) == emulator.orders(), "the topic tells another table");
+    let idle = shop.run_to_the_end().await;
+    let left = emulator.sql("show tables in schema FRESHET");
+    assert_eq!(idle.outcome.as_deref(), Some("no_changes"));
+    // The last snapshot, and what the idle run made, which the next seal drops.
+    assert_eq!((left.matches("FRESHET_SNAP_").count(), left.matches("FRESHET_DIFF_").count()), (2, 1), "{left}");
+}
+
+#[tokio::test]
 async fn a_stale_stream_fails_the_run_and_a_resync_sends_every_row() {
     let emulator = Emulator::start().await;
     let shop = emulator.stream_sync().await;

@@ -372,3 +372,42 @@ async fn a_snapshot_that_somebody_dropped_is_missed_by_name() {
     assert_eq!(missed.code, Code::PostgresSnapshotGone);
     assert!(missed.message.contains(&snapshot), "{}", missed.message);
 }
+
+#[tokio::test]
+async fn the_server_ends_the_transaction_of_a_worker_that_freezes() {
+    let mut bench = bench(
+        "create table orders (id int primary key); insert into orders values (1);
+         create table told (idle text);
+         create function tell() returns event_trigger language plpgsql as $$
+         begin insert into public.told values (current_setting('idle_in_transaction_session_timeout')); end $$;
+         create event trigger tell on ddl_command_end when tag in ('CREATE TABLE AS') execute function tell();",
+    )
+    .await;
+    let plan = plan(&bench, &table("orders"), &["id"]).await;
+
+    seal(bench.source().await.as_mut(), &plan, 1, None).await.unwrap();
+
+    let told: Vec<String> = sqlx::query_scalar("select idle from told").fetch_all(&mut bench.admin).await.unwrap();
+    assert_eq!(told, ["1min", "1min"]);
+}
+
+#[tokio::test]
+async fn a_wide_model_is_told_whole_and_a_wider_one_is_refused_by_name() {
+    let columns = |count: usize| (0..count).map(|place| format!(", {place} as n{place}")).collect::<String>();
+    let bench = bench("create table orders (id int primary key); insert into orders values (1), (2)").await;
+    let (wide, wider) = (columns(798), columns(799));
+    let wide = select(&format!("select id{wide} from orders"));
+    let wider = select(&format!("select id{wider} from orders"));
+    let wide = plan(&bench, &wide, &["id"]).await;
+    let wider = plan(&bench, &wider, &["id"]).await;
+    let mut source = bench.source().await;
+
+    let sealed = seal(source.as_mut(), &wide, 1, None).await.unwrap();
+    let refused = seal(source.as_mut(), &wider, 2, None).await.unwrap_err();
+
+    let rows = sent(source.as_mut(), &wide, 1, &sealed, None).await;
+    assert_eq!(rows.sent.len(), 2);
+    assert_eq!(rows.sent[1].member("n797"), "797");
+    assert_eq!(refused.code, Code::ModelTypeUnsupported);
+    assert!(refused.message.contains("at most 799 columns"), "{}", refused.message);
+}

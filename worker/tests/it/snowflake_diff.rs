@@ -111,7 +111,7 @@ async fn a_repeated_seal_finds_its_batch_and_a_seal_cut_off_between_goes_on() {
     release(source.as_mut(), 1, &first).await;
     emulator.sql("insert into O values (2)").await;
     let refused = json!({"kind": "fail", "code": "100183", "sql_state": "P0000", "message": "no",
-                         "statement": "exists \"FRESHET\".\"FRESHET_DIFF"});
+                         "statement": "full outer join"});
     emulator.faults(json!([refused])).await;
 
     let cut = seal(source.as_mut(), &plan, 2, &first.carry).await;
@@ -138,7 +138,7 @@ async fn an_answer_lost_on_the_way_is_found_again() {
     let mut source = emulator.open().await;
     let plan = plan(source.as_mut(), table("O"), &["ID"]).await;
     let cut = |of: &str| json!({"kind": "cut", "moment": "after", "on": ["submit"], "statement": of, "count": 1});
-    emulator.faults(json!([cut("exists \"FRESHET\".\"FRESHET_SNAP"), cut("exists \"FRESHET\".\"FRESHET_DIFF")])).await;
+    emulator.faults(json!([cut("create transient"), cut("full outer join")])).await;
 
     let first = match seal(source.as_mut(), &plan, 1, &None).await {
         Ok(sealed) => sealed,
@@ -285,6 +285,23 @@ async fn a_key_that_is_none_is_refused_by_name_and_the_next_run_looks_again() {
     emulator.sql("alter table O drop column NAME").await;
     let changed = seal_by(source.as_mut(), "run_5", &plan, 3, &mended.carry).await.unwrap_err();
     assert_eq!(changed.code, Code::ModelColumnsChanged);
+}
+
+#[tokio::test]
+async fn without_freshets_schema_the_script_that_makes_it_is_told() {
+    let emulator = Emulator::start().await;
+    emulator.sql("create table O (ID number(9,0)); insert into O values (1); drop schema FRESHET").await;
+    let mut source = emulator.open().await;
+    let plan = plan(source.as_mut(), table("O"), &["ID"]).await;
+
+    let refused = seal(source.as_mut(), &plan, 1, &None).await.unwrap_err();
+
+    assert_eq!(refused.code, Code::SnowflakePrivilege);
+    let script = refused.message.split("run: ").nth(1).unwrap();
+    let (create, grant) = script.split_once("; ").unwrap();
+    assert!(grant.starts_with("grant usage, create table on schema \"SHOP\".\"FRESHET\" to role"), "{grant}");
+    emulator.sql(create).await;
+    assert!(!seal(source.as_mut(), &plan, 1, &None).await.unwrap().empty);
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use super::decode::RowType;
 use super::read::{self, Token};
 use super::seal::{Batch, count, staged};
 use super::session::Session;
-use super::sql::{BatchTable, Stage, diff as statements, plan_mark, relation};
+use super::sql::{BatchTable, Stage, diff as statements, identifier, plan_mark, relation};
 
 /// A difference, as it is written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,8 +136,22 @@ async fn create(session: &mut Session, table: &BatchTable, sql: String, tag: &Qu
             tracing::info!(error = %error.chain(), "another attempt made the table {}", table.name);
             Ok(())
         }
-        Err(error) => Err(error),
+        Err(error) => Err(without_right(session, error)),
     }
+}
+
+/// The script with the error of a table that may not be made. That the model is there and may be read is known by then.
+fn without_right(session: &Session, error: Error) -> Error {
+    if !matches!(error.code, Code::SnowflakePrivilege | Code::SnowflakeDatabase | Code::ModelObjectMissing) {
+        return error;
+    }
+    let schema = format!("{}.{}", identifier(&session.database()), identifier(&session.work_schema()));
+    let role = session.settings.context().role.map_or("<role>".to_owned(), |role| identifier(&role));
+    let told = format!(
+        "mode `diff` keeps its snapshots in the schema {schema}, where no table can be made; run: \
+         create schema if not exists {schema}; grant usage, create table on schema {schema} to role {role}"
+    );
+    Error::new(Code::SnowflakePrivilege, told).caused_by(error.chain())
 }
 
 async fn exists(session: &mut Session, table: &BatchTable, tag: &QueryTag) -> Result<bool> {
