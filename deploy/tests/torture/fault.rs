@@ -82,69 +82,65 @@ pub enum Server {
 pub struct Trouble {
     pub name: &'static str,
     rules: fn() -> Vec<Value>,
+    /// The code that a run may rightly end with.
+    ends: Option<&'static str>,
+}
+
+impl Trouble {
+    const fn passing(name: &'static str, rules: fn() -> Vec<Value>) -> Self {
+        Self { name, rules, ends: None }
+    }
 }
 
 /// Every trouble there is.
 pub static TROUBLES: &[Trouble] = &[
+    Trouble::passing("429 without a word of when", || vec![json!({"kind": "status", "status": 429, "count": 6})]),
+    Trouble::passing("503 before it ran", || {
+        vec![json!({"kind": "status", "status": 503, "moment": "before", "count": 4})]
+    }),
+    Trouble::passing("503 after it ran", || {
+        vec![json!({"kind": "status", "status": 503, "moment": "after", "on": ["submit"], "count": 3})]
+    }),
+    Trouble::passing("500 after it ran, 502 and 504 before", || {
+        vec![
+            json!({"kind": "status", "status": 500, "moment": "after", "on": ["submit"], "count": 1, "skip": 1}),
+            json!({"kind": "status", "status": 502, "count": 1, "skip": 3}),
+            json!({"kind": "status", "status": 504, "count": 1, "skip": 6}),
+        ]
+    }),
+    Trouble::passing("202 and polling", || vec![json!({"kind": "accepted", "delay_ms": 120})]),
+    Trouble::passing("connections cut before, after, within", || {
+        vec![
+            json!({"kind": "cut", "moment": "before", "count": 2}),
+            json!({"kind": "cut", "moment": "after", "count": 2, "skip": 2}),
+            json!({"kind": "cut", "moment": "body", "count": 2, "skip": 4}),
+        ]
+    }),
+    Trouble::passing("tokens expire", || {
+        [1, 4, 9, 15].map(|skip| json!({"kind": "token_expired", "count": 1, "skip": skip})).into()
+    }),
+    Trouble::passing("results expire within tiny partitions", || {
+        vec![
+            json!({"kind": "tiny_partitions", "rows": 20, "statement": ""}),
+            json!({"kind": "result_expired", "on": ["partition"], "count": 2, "skip": 1, "statement": ""}),
+        ]
+    }),
+    Trouble::passing("partitions short or damaged", || {
+        vec![
+            json!({"kind": "tiny_partitions", "rows": 20, "statement": ""}),
+            json!({"kind": "short_partition", "count": 6, "statement": ""}),
+            json!({"kind": "corrupt_gzip", "count": 2, "skip": 8, "statement": ""}),
+        ]
+    }),
     Trouble {
-        name: "429 without a word of when",
-        rules: || vec![json!({"kind": "status", "status": 429, "count": 6})],
+        name: "incomplete results",
+        rules: || vec![json!({"kind": "incomplete", "count": 3})],
+        ends: Some("snowflake.result_too_large"),
     },
-    Trouble {
-        name: "503 before it ran",
-        rules: || vec![json!({"kind": "status", "status": 503, "moment": "before", "count": 4})],
-    },
-    Trouble {
-        name: "503 after it ran",
-        rules: || vec![json!({"kind": "status", "status": 503, "moment": "after", "on": ["submit"], "count": 3})],
-    },
-    Trouble {
-        name: "500 after it ran, 502 and 504 before",
-        rules: || {
-            vec![
-                json!({"kind": "status", "status": 500, "moment": "after", "on": ["submit"], "count": 1, "skip": 1}),
-                json!({"kind": "status", "status": 502, "count": 1, "skip": 3}),
-                json!({"kind": "status", "status": 504, "count": 1, "skip": 6}),
-            ]
-        },
-    },
-    Trouble { name: "202 and polling", rules: || vec![json!({"kind": "accepted", "delay_ms": 120})] },
-    Trouble {
-        name: "connections cut before, after, within",
-        rules: || {
-            vec![
-                json!({"kind": "cut", "moment": "before", "count": 2}),
-                json!({"kind": "cut", "moment": "after", "count": 2, "skip": 2}),
-                json!({"kind": "cut", "moment": "body", "count": 2, "skip": 4}),
-            ]
-        },
-    },
-    Trouble { name: "tokens expire", rules: || vec![json!({"kind": "token_expired", "probability": 0.3, "count": 6})] },
-    Trouble {
-        name: "results expire within tiny partitions",
-        rules: || {
-            vec![
-                json!({"kind": "tiny_partitions", "rows": 20, "statement": ""}),
-                json!({"kind": "result_expired", "on": ["partition"], "count": 2, "skip": 1, "statement": ""}),
-            ]
-        },
-    },
-    Trouble {
-        name: "partitions short or damaged",
-        rules: || {
-            vec![
-                json!({"kind": "tiny_partitions", "rows": 20, "statement": ""}),
-                json!({"kind": "short_partition", "count": 6, "statement": ""}),
-                json!({"kind": "corrupt_gzip", "count": 2, "skip": 8, "statement": ""}),
-            ]
-        },
-    },
-    Trouble { name: "incomplete results", rules: || vec![json!({"kind": "incomplete", "count": 3})] },
-    Trouble { name: "late answers", rules: || vec![json!({"kind": "slow", "delay_ms": 400, "count": 6})] },
-    Trouble {
-        name: "a seal that runs late",
-        rules: || vec![json!({"kind": "zombie", "delay_ms": 900, "count": 1, "statement": "create transient table"})],
-    },
+    Trouble::passing("late answers", || vec![json!({"kind": "slow", "delay_ms": 400, "count": 6})]),
+    Trouble::passing("a seal that runs late", || {
+        vec![json!({"kind": "zombie", "delay_ms": 900, "count": 1, "statement": "create transient table"})]
+    }),
 ];
 
 impl Fault {
@@ -381,7 +377,7 @@ async fn cancel(stage: &mut Stage<'_>) -> Result<()> {
         }
     }
     ensure!(cancelled > 0, "no run could be cancelled");
-    stage.may_cancel = true;
+    stage.allowed = Some(" cancelled: ");
     Ok(())
 }
 
@@ -496,6 +492,7 @@ async fn snowflake(stage: &mut Stage<'_>, trouble: &Trouble) -> Result<()> {
     stage.hire()?;
     stage.scene.progress(1).await?;
     let seed = stage.dice.random_range(1..1_000_000);
+    stage.allowed = trouble.ends;
     // A batch of several partitions: changes pile up meanwhile.
     stage.scene.rest().await?;
     sleep(Duration::from_millis(900)).await;

@@ -161,7 +161,8 @@ async fn select_then_insert(
     let seal = table.seal_stream(&read, &request.plan.columns, &request.plan.key);
     client.run(&Statement::large(seal).tagged(tag.clone())).await?;
     let acknowledged = BatchTable { schema: table.schema.clone(), name: "ACKNOWLEDGED".into() };
-    let move_on = format!("create or replace transient table {} as select * from {stream} where 1 = 0", acknowledged.quoted());
+    let move_on =
+        format!("create or replace transient table {} as select * from {stream} where 1 = 0", acknowledged.quoted());
     client.run(&Statement::large(move_on).tagged(tag.clone())).await.map(|_| ())
 }
 
