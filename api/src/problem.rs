@@ -92,9 +92,12 @@ fn status(code: Code) -> StatusCode {
         Code::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         Code::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
-        Code::Conflict | Code::WrongState | Code::InUse | Code::IdempotencyInFlight | Code::ConsequenceNotAccepted => {
-            StatusCode::CONFLICT
-        }
+        Code::Conflict
+        | Code::WrongState
+        | Code::InUse
+        | Code::StreamInUse
+        | Code::IdempotencyInFlight
+        | Code::ConsequenceNotAccepted => StatusCode::CONFLICT,
         Code::Limited => StatusCode::TOO_MANY_REQUESTS,
         Code::Database => StatusCode::SERVICE_UNAVAILABLE,
         Code::Internal | Code::Vault | Code::Settings => StatusCode::INTERNAL_SERVER_ERROR,

@@ -95,7 +95,7 @@ codes! {
     /// The password or user is wrong.
     PostgresLogin = "postgres.login_failed", User, "Check user, password and database, and pg_hba.conf of the server.";
     /// No right to read.
-    PostgresPrivilege = "postgres.privilege_missing", User, "Grant USAGE on the schema and SELECT on the table to the connection's user.";
+    PostgresPrivilege = "postgres.privilege_missing", User, "Run the script in the message, if there is one; else grant USAGE on the schema and SELECT on the table to the connection's user.";
     /// The login could do more than read: it is a superuser.
     PostgresSuperuser = "postgres.superuser", User, "Use a login that can only read, or set `allow_superuser` on the connection.";
     /// The server is older than what is supported.
@@ -106,6 +106,8 @@ codes! {
     PostgresConnectionLost = "postgres.connection_lost", Transient, "Nothing to do: the run goes on from the last committed chunk.";
     /// The statement failed.
     PostgresQuery = "postgres.query_failed", User, "Run the model's SQL on the server and mend what it reports.";
+    /// A table of mode `diff` is gone, or of a batch that is not known.
+    PostgresSnapshotGone = "postgres.snapshot_gone", User, "Drop the tables of later batches that the message names, if any, and reset the sync's position: the next run sends every row as created.";
     /// The statement took longer than its limit.
     PostgresTimeout = "postgres.query_timeout", Transient, "Add an index for the model's key or cursor, or raise the connection's `statement_timeout_s`.";
 
@@ -148,6 +150,8 @@ codes! {
     SnowflakeRequest = "snowflake.request_refused", System, "Report it with the run id; the log holds the answer's code.";
     /// Rows in a batch table that no batch accounts for.
     SnowflakeBatchLost = "snowflake.batch_unaccounted", User, "Look at the table that the message names: its rows were taken from the Stream and never sent.";
+    /// A table of mode `diff` is gone.
+    SnowflakeSnapshotGone = "snowflake.snapshot_gone", User, "Reset the sync's position: the next run sends every row as created.";
     /// The Stream's offset is older than the table's history.
     SnowflakeStale = "snowflake.stream_stale", User, "Resync the sync: `full` makes the Stream anew and sends every row, `position` takes what is there as sent.";
 

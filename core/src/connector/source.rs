@@ -47,6 +47,8 @@ pub enum ReadMode {
         /// A column that only grows.
         cursor: String,
     },
+    /// What changed since the last snapshot, found by key in Freshet's schema at the source.
+    Diff,
     /// The changes that wait in a Stream.
     Changes {
         /// What becomes of further rows of a key in one batch.
@@ -255,7 +257,7 @@ pub struct StreamFacts {
     pub made_at: Option<DateTime<Utc>>,
     /// Its history is kept until then, unless it is read before.
     pub stale_after: Option<DateTime<Utc>>,
-    /// Its history is gone: it can be read no more, only made anew.
+    /// Its history may be gone: then it can be read no more, only made anew.
     pub stale: bool,
 }
 

@@ -271,6 +271,10 @@ impl Consequence {
                 "A batch not yet finished is sent again from its start, then what waits in the Stream; to have every row \
                  sent again, resync the sync."
             }
+            (Self::NewGeneration, ReadMode::Diff) => {
+                "The next run starts from the beginning: every row is sent again as created, a batch not yet finished is \
+                 dropped, and what was deleted since the last run is not told."
+            }
             (Self::NewGeneration, _) => {
                 "The next run starts from the beginning: every row is sent again, and a batch not yet finished is dropped."
             }

@@ -118,7 +118,7 @@ begin
     raise exception using errcode = '22007', message = format('Timestamp ''%s'' is not recognized', t);
   end if;
   return (extract(epoch from (lpad(split_part(m[1],'-',1),4,'0') || substr(m[1], strpos(m[1],'-')) || ' ' || coalesce(m[2], '00:00'))::timestamp)::bigint
-    + coalesce(('0.' || m[3])::numeric, 0))::numeric(20,9);
+    + coalesce(('0.' || m[3])::numeric, 0))::numeric(21,9);
 end $$;
 
 -- The offset written in a timestamp, in minutes; null when there is none.
@@ -143,7 +143,7 @@ create or replace function emulator.zone_offset_at(utc numeric, zone text) retur
 $$;
 
 create or replace function emulator.to_ntz(t text) returns numeric language sql immutable strict as $$
-  select case when t ~ '^-?\d+(\.\d+)?$' then t::numeric(20,9) else emulator.wall(t) end
+  select case when t ~ '^-?\d+(\.\d+)?$' then t::numeric(21,9) else emulator.wall(t) end
 $$;
 
 create or replace function emulator.to_tz(t text, zone text) returns emulator.tstz language sql stable strict as $$

@@ -200,17 +200,28 @@ async fn run(emulator: &Arc<Emulator>, submitted: &Arc<Submitted>, user: User, r
         tokio::select! {
             outcome = &mut work => outcome.map_or_else(State::Failed, |result| State::Done(Arc::new(result))),
             () = submitted.cancelled.notified() => {
-                stop(emulator, backend).await;
-                work.await.map_or_else(State::Failed, |result| State::Done(Arc::new(result)))
+                let outcome = stopped(emulator, backend, &mut work).await;
+                outcome.map_or_else(State::Failed, |result| State::Done(Arc::new(result)))
             }
             () = tokio::time::sleep(timeout) => {
-                stop(emulator, backend).await;
-                work.await.map_or(State::TimedOut, |result| State::Done(Arc::new(result)))
+                let outcome = stopped(emulator, backend, &mut work).await;
+                outcome.map_or(State::TimedOut, |result| State::Done(Arc::new(result)))
             }
         }
     };
     session.close().await;
     state
+}
+
+/// Stops work and waits until it has ended. A back end that is between two statements does not hear it, so it is told
+/// again and again.
+async fn stopped<T>(emulator: &Emulator, backend: i32, work: &mut (impl Future<Output = T> + Unpin)) -> T {
+    loop {
+        stop(emulator, backend).await;
+        if let Ok(outcome) = tokio::time::timeout(Duration::from_millis(50), &mut *work).await {
+            return outcome;
+        }
+    }
 }
 
 /// Stops what a Postgres back end is doing.

@@ -13,6 +13,7 @@ use freshet_core::endpoint::{Connection, Destination, ops as endpoint};
 use freshet_core::error::Code;
 use freshet_core::id::{RequestId, SyncId};
 use freshet_core::operation::{self, Question};
+use freshet_core::page::PageRequest;
 use freshet_core::run::{Failure, RunState};
 use freshet_core::sync::Resync;
 use freshet_core::testing::{Bench, make_source, surroundings, with_database};
@@ -91,7 +92,7 @@ impl Emulator {
             "create table \"orders\" (\"id\" number(38,0) primary key, \"name\" varchar, \"amount\" number(12,2))",
         );
         let spec = ModelSpec::Table { schema: "PUBLIC".into(), table: "orders".into() };
-        self.sync_of(spec, &["id"], config).await
+        self.sync_of(spec, &["id"], config, json!({})).await
     }
 
     /// The table `orders`, the Stream FRESHET.S on it, and an active sync of that.
@@ -102,21 +103,24 @@ impl Emulator {
         self.sql("create stream FRESHET.S on table \"orders\"");
         let spec = ModelSpec::Stream { schema: "FRESHET".into(), stream: "S".into() };
         // The key is the table's own.
-        self.sync_of(spec, &[], json!({"mode": {"kind": "changes"}})).await
+        self.sync_of(spec, &[], json!({"mode": {"kind": "changes"}}), json!({})).await
     }
 
-    /// An active sync to a topic of its own.
-    async fn sync_of(&self, spec: ModelSpec, key: &[&str], config: Value) -> Shop {
+    /// An active sync to a topic of its own; `changes` to the connection's settings.
+    async fn sync_of(&self, spec: ModelSpec, key: &[&str], config: Value, changes: Value) -> Shop {
         let hosts = self.url.trim_start_matches("http://").to_owned();
         let registry = freshet_worker::register(Registry::default());
         let settings = freshet_core::settings::Settings::with(&[("snowflake_hosts", &hosts)]).unwrap();
         let bench = Bench::new(sources::configure(registry, &settings).unwrap()).await;
         let (app, caller) = (&bench.app, &bench.caller);
         let token = self.command("create-token", &["LOADER"]);
-        let settings = json!({
+        let mut settings = json!({
             "account": "emulator-account", "host": self.url, "user": "loader", "warehouse": "wh", "database": "shop",
             "late_commit_s": 0, "sign_in": {"kind": "access_token", "token": token.trim()},
         });
+        for (name, value) in changes.as_object().unwrap() {
+            settings[name] = value.clone();
+        }
         let connection = endpoint::create::<Connection>(app, caller, "snowflake", "shop", settings).await.unwrap();
         let key: Vec<_> = key.iter().map(|name| (*name).to_owned()).collect();
         let model = model::ops::create(app, caller, connection.id, "orders", &spec, &key).await.unwrap();
@@ -163,6 +167,18 @@ impl Emulator {
             (id, json!({"id": id, "name": name, "amount": amount}))
         };
         lines.iter().map(row).collect()
+    }
+
+    /// The statements that took changes out of a Stream, the oldest of the last 200 first.
+    async fn seals(&self) -> Vec<String> {
+        let told = self.admin("GET", "statements", json!({})).await;
+        let statements = told["statements"].as_array().unwrap().iter();
+        let mut seals: Vec<_> = statements
+            .filter_map(|one| Some((one["created_ms"].as_i64()?, one["statement"].as_str()?)))
+            .filter(|(_, text)| text.starts_with("create transient table"))
+            .collect();
+        seals.sort_unstable();
+        seals.into_iter().map(|(_, text)| text.to_owned()).collect()
     }
 
     /// Asks the emulator itself, `path` after `/emulator/`.
@@ -329,6 +345,73 @@ async fn workers_die_while_changes_go_on_and_the_topic_still_replays_to_the_tabl
 
     assert_eq!(replayed(&shop.committed()), emulator.orders());
     assert_eq!(shop.run_to_the_end().await.outcome.as_deref(), Some("no_changes"));
+}
+
+#[tokio::test]
+async fn faults_of_every_kind_under_load_lose_repeat_and_reorder_nothing() {
+    let emulator = Emulator::start().await;
+    emulator.sql(
+        "create table \"orders\" (\"id\" number(38,0) primary key, \"name\" varchar, \"amount\" number(12,2));
+         create stream FRESHET.S on table \"orders\"",
+    );
+    let spec = ModelSpec::Stream { schema: "FRESHET".into(), stream: "S".into() };
+    // Delivered tables are dropped after two seconds, and statements that were given up come later than that.
+    let hasty = json!({"statement_timeout_s": 1});
+    let shop = emulator.sync_of(spec, &[], json!({"mode": {"kind": "changes"}}), hasty).await;
+    let rule = |fault: Value, probability: f64| {
+        let mut rule = fault;
+        rule["probability"] = probability.into();
+        rule
+    };
+    let rules = json!({"seed": 7, "rules": [
+        rule(json!({"kind": "zombie", "delay_ms": 4_000, "statement": "create transient"}), 0.1),
+        rule(json!({"kind": "status", "status": 503}), 0.03),
+        rule(json!({"kind": "status", "status": 504, "moment": "after", "on": ["submit"]}), 0.05),
+        rule(json!({"kind": "cut", "moment": "after"}), 0.03),
+        rule(json!({"kind": "cut", "moment": "body", "on": ["poll", "partition"]}), 0.03),
+        rule(json!({"kind": "accepted", "delay_ms": 200}), 0.2),
+        rule(json!({"kind": "tiny_partitions", "rows": 50}), 0.5),
+    ]});
+    emulator.admin("PUT", "faults", rules).await;
+    let mut worker = shop.worker();
+
+    for step in 0..24_i64 {
+        let first = step * 100 + 1;
+        emulator.add_orders(first..=first + 99);
+        emulator.sql(&format!(
+            "update \"orders\" set \"name\" = 'step {step}' where \"id\" % 11 = {}; delete from \"orders\" where \"id\" % 23 = {}",
+            step % 11,
+            step % 23
+        ));
+        shop.run().await;
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        // A seal of long ago comes once more: some take what is in the Stream, for their tables are gone.
+        if let Some(late) = emulator.seals().await.into_iter().nth(step.unsigned_abs() as usize % 3) {
+            emulator.sql(&late);
+        }
+        if step % 8 == 7 {
+            worker.signal("-KILL");
+            worker = shop.worker();
+        }
+    }
+    emulator.admin("DELETE", "faults", json!({})).await;
+    let mut idle = 0;
+    while idle < 3 {
+        let id = shop.run().await;
+        let ended = shop.ended(id).await;
+        assert!(ended.failure.is_none(), "{:?}", ended.failure);
+        idle = if ended.outcome.is_some() { idle + 1 } else { 0 };
+    }
+
+    assert_eq!(replayed(&shop.committed()), emulator.orders());
+    let (app, caller) = (&shop.bench.app, &shop.bench.caller);
+    let page = PageRequest { limit: 200, before: None };
+    let mut adopted = 0;
+    for found in run::ops::list(app, caller, Some(shop.sync), &[], page).await.unwrap().data {
+        let events = run::ops::events(app, caller, found.id, 0).await.unwrap();
+        adopted += events.iter().filter(|event| event.code == "source.table_adopted").count();
+    }
+    assert!(adopted > 0, "no late seal took anything");
 }
 
 #[tokio::test]

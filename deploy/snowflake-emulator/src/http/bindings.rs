@@ -89,12 +89,12 @@ fn bound(ty: Type, value: &str) -> Option<String> {
             _ => return None,
         },
         Type::Date => format!("(date '1970-01-01' + {})", whole(value)?.div_euclid(86_400_000)),
-        Type::Time => format!("({}::numeric / 1000000000)::numeric(14,9)", whole(value)?),
-        Type::TimestampNtz | Type::TimestampLtz => format!("({}::numeric / 1000000000)::numeric(20,9)", whole(value)?),
+        Type::Time => format!("({}::numeric * 0.000000001)::numeric(14,9)", whole(value)?),
+        Type::TimestampNtz | Type::TimestampLtz => format!("({}::numeric * 0.000000001)::numeric(21,9)", whole(value)?),
         Type::TimestampTz => {
             let (instant, offset) = value.split_once(' ')?;
             let minutes = whole(offset)? - 1440;
-            format!("row(({}::numeric / 1000000000)::numeric(20,9), {minutes})::emulator.tstz", whole(instant)?)
+            format!("row(({}::numeric * 0.000000001)::numeric(21,9), {minutes})::emulator.tstz", whole(instant)?)
         }
         Type::Variant | Type::Object | Type::Array => return None,
     })

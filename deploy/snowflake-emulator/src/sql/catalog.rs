@@ -175,6 +175,24 @@ pub async fn object(
     .await?)
 }
 
+/// Whether a session has an object of its own of that name.
+///
+/// # Errors
+/// What Postgres answers.
+pub async fn is_of_session(connection: &mut PgConnection, name: &FullName, session: Uuid) -> Result<bool, SqlError> {
+    Ok(sqlx::query_scalar(
+        "select exists (
+             select 1 from emulator.object
+             where database = $1 and schema = $2 and name = $3 and session = $4)",
+    )
+    .bind(&name.database)
+    .bind(&name.schema)
+    .bind(&name.name)
+    .bind(session)
+    .fetch_one(connection)
+    .await?)
+}
+
 async fn table(connection: &mut PgConnection, id: i64, name: FullName, tracked: bool) -> Result<Table, SqlError> {
     Ok(Table { id, name, columns: columns(connection, id).await?, tracked })
 }

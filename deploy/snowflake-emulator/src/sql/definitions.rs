@@ -125,7 +125,12 @@ async fn create_table(session: &mut Session, table: &ast::CreateTable) -> Result
     if !table.temporary {
         lock_name(session, &name).await?;
     }
-    if let Some(stop) = make_room(session, "TABLE", &name, prefix).await? {
+    // A temporary table hides a permanent one of its name.
+    let id = session.id;
+    let hides = table.temporary && !catalog::is_of_session(session.connection(), &name, id).await?;
+    if hides {
+        catalog::require_schema(session.connection(), &name).await?;
+    } else if let Some(stop) = make_room(session, "TABLE", &name, prefix).await? {
         return Ok(stop);
     }
     let bound = match &table.query {

@@ -101,7 +101,7 @@ impl Type {
             Self::Binary { .. } => "bytea".into(),
             Self::Date => "date".into(),
             Self::Time => "numeric(14,9)".into(),
-            Self::TimestampNtz | Self::TimestampLtz => "numeric(20,9)".into(),
+            Self::TimestampNtz | Self::TimestampLtz => "numeric(21,9)".into(),
             Self::TimestampTz => "emulator.tstz".into(),
             Self::Variant | Self::Object | Self::Array => "jsonb".into(),
         }

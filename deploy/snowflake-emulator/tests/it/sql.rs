@@ -315,7 +315,7 @@ async fn tables_come_go_and_change() {
             "alter table other.x.t drop column n",
             "comment on table other.x.t is 'kept'",
             "create table copy like other.x.t",
-            "create or replace transient table made (a, b) as select 1, 'x'",
+            "create or replace transient table made (a number, b varchar) as select 1, 'x'",
         ])
         .await;
 

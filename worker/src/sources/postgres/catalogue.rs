@@ -421,9 +421,20 @@ pub(super) async fn column_types(connection: &mut PgConnection, sql: &str) -> Re
 
 /// Reads one row of the server into ours.
 pub(super) fn fill(found: &sqlx::postgres::PgRow, types: &[PgType], columns: &[Column], row: &mut Row) -> Result<()> {
+    fill_from(found, 0, types, columns, row)
+}
+
+/// Reads one row of the server into ours, from its column `first` on.
+pub(super) fn fill_from(
+    found: &sqlx::postgres::PgRow,
+    first: usize,
+    types: &[PgType],
+    columns: &[Column],
+    row: &mut Row,
+) -> Result<()> {
     row.clear();
     for (place, pg_type) in types.iter().enumerate() {
-        let value = found.try_get_raw(place).map_err(failed("cannot read a column"))?;
+        let value = found.try_get_raw(first + place).map_err(failed("cannot read a column"))?;
         if value.is_null() {
             row.push(freshet_core::connector::Cell::Null);
             continue;

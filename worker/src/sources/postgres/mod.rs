@@ -1,7 +1,8 @@
-//! PostgreSQL as a source: tables and SELECT statements, read in full or by a cursor.
+//! PostgreSQL as a source: tables and SELECT statements, read in full, by a cursor, or by difference.
 //!
-//! Nothing is staged in the source: a batch is a range of keys or cursor values in strict order, and a
-//! token is the key of the last row. Everything runs in read-only sessions.
+//! In the modes `full` and `incremental` nothing is staged in the source: a batch is a range of keys or cursor values in
+//! strict order, and a token is the key of the last row. Sessions are read-only; only `diff` begins transactions that
+//! write, in Freshet's own schema.
 //!
 //! | file | holds |
 //! |---|---|
@@ -12,8 +13,10 @@
 //! | `catalogue` | the connection test, listing, columns, preview, key check |
 //! | `seal` | the bound of an incremental batch, below the late-commit horizon |
 //! | `read` | streaming a batch |
+//! | `diff` | snapshots, and what changed between two of them |
 
 mod catalogue;
+mod diff;
 mod read;
 mod seal;
 mod session;
@@ -23,10 +26,11 @@ pub mod types;
 
 use async_trait::async_trait;
 use freshet_core::connector::{
-    Catalogue, Field, KeyCheck, ModelSpec, Preview, ReadEnd, ReadRequest, Schema, SealRequest, Sealed, Sink, Source,
-    SourceKind, Step,
+    BatchName, Catalogue, Field, KeyCheck, ModelSpec, Preview, ReadEnd, ReadMode, ReadRequest, Schema, SealRequest,
+    Sealed, Sink, Source, SourceKind, Step,
 };
 use freshet_core::error::Result;
+use serde_json::Value;
 
 pub use settings::{PostgresSettings, Tls, TlsMode};
 
@@ -87,6 +91,16 @@ impl Source for Postgres {
     }
 
     async fn read(&mut self, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd> {
-        read::read(&mut self.session, request, sink).await
+        match request.plan.mode {
+            ReadMode::Diff => diff::read(&mut self.session, request, sink).await,
+            _ => read::read(&mut self.session, request, sink).await,
+        }
+    }
+
+    async fn release(&mut self, name: &BatchName, batch: &Value) -> Result<()> {
+        match diff::is_of(batch) {
+            true => diff::release(&mut self.session, name).await,
+            false => Ok(()),
+        }
     }
 }

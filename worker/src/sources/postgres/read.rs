@@ -65,6 +65,7 @@ async fn read_on(connection: &mut PgConnection, request: &ReadRequest, sink: &mu
     match &plan.mode {
         ReadMode::Full => read_full(connection, plan, &types, from, sink).await,
         ReadMode::Changes { .. } => Err(super::sql::no_streams()),
+        ReadMode::Diff => Err(Error::new(Code::Internal, "a difference is read by its ordinals")),
         ReadMode::Incremental { cursor } => {
             let bound = Bound::parse(&request.batch)?;
             let from = from.or(bound.after.clone());

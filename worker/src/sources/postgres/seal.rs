@@ -11,8 +11,8 @@
 //!
 //! The bound is a clock's reading for timestamps, today for dates, and the greatest value for whole
 //! numbers, which are to come from a sequence. Open transactions of the database are known by their
-//! virtual ids, which every login may see in `pg_locks`; Freshet's own sessions only read and do not
-//! count. While a transaction is prepared nothing settles, for its virtual id is gone. A row whose cursor is
+//! virtual ids, which every login may see in `pg_locks`; Freshet's own sessions write nothing that a model reads
+//! and do not count. While a transaction is prepared nothing settles, for its virtual id is gone. A row whose cursor is
 //! NULL lies below no bound and is never sent.
 
 use std::time::{Duration, Instant};
@@ -67,17 +67,18 @@ struct Candidate {
 pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result<Sealed> {
     let wait = Duration::from_secs(session.settings.horizon_wait_s.into());
     let plan = &request.plan;
-    let connection = session.open().await?;
     let cursor = match &plan.mode {
         ReadMode::Incremental { cursor } => cursor,
         ReadMode::Full => {
             return Ok(Sealed { batch: json!({ "kind": "full" }), carry: None, empty: false, notes: Vec::new() });
         }
         ReadMode::Changes { .. } => return Err(super::sql::no_streams()),
+        ReadMode::Diff => return super::diff::seal(session, request).await,
     };
+    let connection = session.open().await?;
     refuse_changed(connection, plan).await?;
     let kind = cursor_kind(plan, cursor)?;
-    refuse_standby(connection).await?;
+    refuse_standby(connection, "it cannot show open transactions").await?;
     let after = request.position.as_ref().map(Token::parse).transpose()?;
 
     let pending: Option<Candidate> = request.carry.clone().and_then(|carry| serde_json::from_value(carry).ok());
@@ -121,13 +122,14 @@ fn cursor_kind(plan: &ReadPlan, cursor: &str) -> Result<Kind> {
     }
 }
 
-async fn refuse_standby(connection: &mut PgConnection) -> Result<()> {
+/// Refuses a standby, which lacks something; `what` says it.
+pub(super) async fn refuse_standby(connection: &mut PgConnection, what: &str) -> Result<()> {
     let standby: bool = sqlx::query_scalar("select pg_is_in_recovery()")
         .fetch_one(connection)
         .await
         .map_err(failed("cannot ask whether the server is a standby"))?;
     if standby {
-        return Err(Error::new(Code::PostgresStandby, "the server is a standby; it cannot show open transactions"));
+        return Err(Error::new(Code::PostgresStandby, format!("the server is a standby; {what}")));
     }
     Ok(())
 }

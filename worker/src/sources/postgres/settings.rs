@@ -69,6 +69,13 @@ pub struct PostgresSettings {
     /// Accept a login that can do more than read.
     #[serde(default)]
     pub allow_superuser: bool,
+    /// The schema that belongs to Freshet: mode `diff` keeps its snapshots there.
+    #[serde(default = "default_work_schema")]
+    pub work_schema: String,
+}
+
+fn default_work_schema() -> String {
+    "freshet".into()
 }
 
 fn default_port() -> u16 {
@@ -120,17 +127,30 @@ pub(super) const FIELDS: &[Field] = &[
         "Seconds an incremental run waits for transactions open at its start; 10 if not given.",
         FieldKind::Number,
     ),
+    field(
+        "work_schema",
+        "Freshet's schema",
+        "Where mode `diff` keeps snapshots; freshet if not given.",
+        FieldKind::Text,
+    ),
     field("allow_superuser", "Allow a superuser", "Accept a login that can do more than read.", FieldKind::Bool),
 ];
 
 impl PostgresSettings {
     pub(super) fn validate(&self) -> Result<()> {
-        for (pointer, text) in
-            [("/settings/host", &self.host), ("/settings/database", &self.database), ("/settings/user", &self.user)]
-        {
+        for (pointer, text) in [
+            ("/settings/host", &self.host),
+            ("/settings/database", &self.database),
+            ("/settings/user", &self.user),
+            ("/settings/work_schema", &self.work_schema),
+        ] {
             if text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
                 return Err(Error::invalid(pointer, "must have 1 to 255 characters"));
             }
+        }
+        if self.work_schema.len() > 63 || self.work_schema.starts_with("pg_") {
+            let rule = "must have at most 63 bytes, and not begin with `pg_`, which is the server's own";
+            return Err(Error::invalid("/settings/work_schema", rule));
         }
         if self.host.contains('/') {
             return Err(Error::invalid("/settings/host", "must be a name or an address, not a socket's path"));

@@ -8,7 +8,7 @@
 //! ~~~
 //!
 //! `create table … as select` is one atomic step: that table N is there and that the Stream has moved is the same
-//! fact, so whatever became of an attempt, the same statement decides (snowflake.md 3.4, delivery.md 6.5).
+//! fact, so whatever became of an attempt, the same statement decides.
 //!
 //! A delivered table is emptied and left standing: while it stands, a statement that comes late takes nothing. One that
 //! comes after it was dropped makes it anew, with changes that nobody waits for; so before anything else goes out
@@ -33,7 +33,7 @@ use super::read::{self, Token, table_gone};
 use super::seal::{Batch, batch_tables, count, drop_tables};
 use super::session::Session;
 use super::sql::{self, BatchTable, FoundTable, Stage, oldest_with_rows, plan_mark, relation};
-use super::streams::{self, is_true, printed};
+use super::streams::{self, boolean, printed};
 
 /// A Stream is looked at again after this long without a batch.
 const LOOK_EVERY: TimeDelta = TimeDelta::hours(1);
@@ -81,7 +81,10 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest, schema: &
     drop_spent(session, &tables, request, &tag).await;
     if oldest_with_rows(&tables).is_none() {
         let has_data = match has_data {
-            Ok(answer) => is_true(answer.as_deref().unwrap_or_default()),
+            // Taken for no, an answer that does not read would let the Stream go stale unseen.
+            Ok(answer) => answer.as_deref().and_then(boolean).ok_or_else(|| {
+                Error::new(Code::SnowflakeAnswer, "whether the Stream has data is neither true nor false")
+            })?,
             Err(error) => return Err(explained(session, schema, stream, &tag, error).await),
         };
         let now = Clock::system().now();
@@ -195,10 +198,12 @@ async fn look(
         && known.stream.made_at != facts.made_at
         && let Some(made_at) = facts.made_at
     {
-        let sentence = format!("somebody made the Stream anew at {made_at}: what changed before is not in it");
+        let sentence = format!(
+            "somebody made the Stream anew at {made_at}: what changed before is not in it, unless it took the old one's place"
+        );
         notes.push(warn("source.stream_renewed", sentence));
     }
-    if let Some(stale_after) = facts.stale_after.filter(|at| !facts.stale && *at - looked_at < STALE_SOON) {
+    if let Some(stale_after) = facts.stale_after.filter(|at| *at - looked_at < STALE_SOON) {
         let sentence = format!(
             "the Stream's history is kept until {stale_after} unless it is read before: run the sync more often, or raise \
              MAX_DATA_EXTENSION_TIME_IN_DAYS of {}",

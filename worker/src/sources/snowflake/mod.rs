@@ -16,12 +16,14 @@
 //! | `seal` | fixing a batch |
 //! | `read` | streaming a batch |
 //! | `changes` | a Stream's changes: taken out of it into numbered tables, read from those |
+//! | `diff` | snapshots, and what changed between two of them |
 //! | `fold` | rows of a Stream into changes |
 
 mod catalogue;
 mod changes;
 pub mod client;
 pub mod decode;
+mod diff;
 mod fold;
 mod model;
 mod read;

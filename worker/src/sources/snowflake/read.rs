@@ -1,6 +1,6 @@
 //! Reading a batch: one statement in strict order, from a token on.
 //!
-//! Modes `full` and `changes` read their batch table by ordinal; every ordinal is looked at, so a missing row cannot go unnoticed. Mode
+//! Modes `full`, `changes` and `diff` read their batch table by ordinal; every ordinal is looked at, so a missing row cannot go unnoticed. Mode
 //! `incremental` reads by cursor and key, up to the bound that was sealed. A token is never given between two
 //! rows of one key, so a repeated key is seen as such whatever the chunks.
 
@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::catalogue::{column_of, refuse_differing};
 use super::changes;
 use super::client::{QueryTag, Rows, Statement};
+use super::diff;
 use super::seal::{Batch, Bound, cursor_kind};
 use super::session::Session;
 use super::sql::{self, BatchTable, Stage, identifiers, typed_literal};
@@ -100,6 +101,7 @@ pub(super) async fn read(session: &mut Session, request: &ReadRequest, sink: &mu
         (Batch::Changes(taken), ReadMode::Changes { duplicate_keys }) => {
             changes::read(session, request, &taken, *duplicate_keys, from, sink).await
         }
+        (Batch::Diff(difference), ReadMode::Diff) => diff::read(session, request, &difference, from, sink).await,
         _ => Err(Error::new(Code::Internal, "the sealed batch is of another mode")),
     }
 }
@@ -125,7 +127,8 @@ fn incremental(plan: &ReadPlan, cursor: &str, bound: &Bound, from: Option<Token>
     Ok(format!("{}\nwhere {condition}\norder by {order}", sql::select(&plan.model, &plan.columns)))
 }
 
-fn refuse_unordered(plan: &ReadPlan) -> Result<()> {
+/// Refuses a key that has no order.
+pub(super) fn refuse_unordered(plan: &ReadPlan) -> Result<()> {
     for name in &plan.key {
         let column = column(plan, name)?;
         if matches!(column.kind, Kind::Json | Kind::Interval) {

@@ -5,6 +5,7 @@
 //! | `full` | a numbered transient table, made in one statement from the model, its rows numbered by key |
 //! | `incremental` | the rows after the last one delivered, up to a bound that no open transaction can write below |
 //! | `changes` | a numbered transient table that takes a Stream's changes (`changes`) |
+//! | `diff` | a numbered transient table of what differs between two snapshots (`diff`) |
 //!
 //! Snowflake shows nobody else's transactions to an ordinary role, so the bound rests on how long a transaction may
 //! last, `late_commit_s`: an instant that lies so far back; for any other cursor the greatest value seen, and then
@@ -21,6 +22,7 @@ use serde_json::Value;
 use super::catalogue::refuse_changed;
 use super::changes::{self, Taken};
 use super::client::{QueryTag, Statement};
+use super::diff::{self, Difference};
 use super::read::{Token, cell_text};
 use super::session::Session;
 use super::sql::{self, BatchTable, FoundTable, Stage, identifier, relation, typed_literal};
@@ -46,6 +48,8 @@ pub(super) enum Batch {
     Incremental(Bound),
     /// A batch table that took a Stream's changes.
     Changes(Taken),
+    /// A table of what differs between two snapshots.
+    Diff(Difference),
 }
 
 /// A range of the cursor: after one row, up to a bound.
@@ -88,6 +92,7 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result
         (ReadMode::Changes { .. }, _) | (_, ModelSpec::Stream { .. }) => {
             Err(Error::invalid("/config/mode/kind", "must be `changes` for a model of kind `stream`, and for no other"))
         }
+        (ReadMode::Diff, _) => diff::seal(session, request).await,
         (ReadMode::Full, _) => {
             refuse_changed(session, &request.plan).await?;
             seal_full(session, request).await
@@ -134,6 +139,24 @@ pub(super) async fn batch_tables(
     sync: &str,
     tag: &QueryTag,
 ) -> Result<Vec<FoundTable>> {
+    let mut tables = Vec::new();
+    for Staged { name, rows, made_ms } in staged(session, stage, sync, tag).await? {
+        let Some(seq) = BatchTable::number(stage, sync, &name) else { continue };
+        let rows = rows.ok_or_else(|| Error::new(Code::SnowflakeAnswer, format!("{name} has no count of rows")))?;
+        tables.push(FoundTable { seq, rows, made_ms });
+    }
+    Ok(tables)
+}
+
+/// A table in Freshet's schema.
+pub(super) struct Staged {
+    pub(super) name: String,
+    rows: Option<u64>,
+    made_ms: Option<i64>,
+}
+
+/// The tables whose names may be a stage's of a sync: the pattern's `_` matches any letter.
+pub(super) async fn staged(session: &mut Session, stage: Stage, sync: &str, tag: &QueryTag) -> Result<Vec<Staged>> {
     let schema = session.work_schema();
     let mut tables = Vec::new();
     let mut last: Option<String> = None;
@@ -142,11 +165,9 @@ pub(super) async fn batch_tables(
         let page = session.texts(sql, tag, TABLES_PAGE).await?;
         for row in &page.rows {
             let name = page.cell(row, "name").unwrap_or_default();
-            let Some(seq) = BatchTable::number(stage, sync, name) else { continue };
             let rows = page.cell(row, "rows").and_then(|rows| rows.parse().ok());
-            let rows = rows.ok_or_else(|| Error::new(Code::SnowflakeAnswer, format!("{name} has no count of rows")))?;
             let made_ms = page.cell(row, "created_on").and_then(instant).map(|at| at.timestamp_millis());
-            tables.push(FoundTable { seq, rows, made_ms });
+            tables.push(Staged { name: name.to_owned(), rows, made_ms });
         }
         if page.rows.len() < TABLES_PAGE {
             return Ok(tables);
@@ -293,6 +314,7 @@ pub(super) async fn release(session: &mut Session, tag: QueryTag, batch: &Value)
             session.client()?.run(&Statement::large(drop).tagged(tag)).await.map(|_| ())
         }
         Batch::Incremental(_) => Ok(()),
+        Batch::Diff(difference) => diff::release(session, tag, &difference).await,
         Batch::Changes(taken) => {
             let truncate = taken.table().truncate();
             session.client()?.run(&Statement::large(truncate).tagged(tag)).await.map(|_| ())

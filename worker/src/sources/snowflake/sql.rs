@@ -3,6 +3,8 @@
 //! Pure functions: names and texts in, a statement out. A batch table is numbered, and its rows carry gapless
 //! ordinals from 1, so the same statement reads the same rows in the same order every time.
 
+pub mod diff;
+
 use freshet_core::connector::{Column, Kind, ModelSpec, NewStream, StreamOn};
 
 /// The column of a batch table that holds a row's place.
@@ -109,6 +111,10 @@ pub enum Stage {
     Stream,
     /// A copy of a model's rows: worth nothing once its batch is over.
     Full,
+    /// A copy of a model's rows that differences are taken from.
+    Snapshot,
+    /// What differs between two snapshots.
+    Difference,
 }
 
 impl Stage {
@@ -116,6 +122,8 @@ impl Stage {
         match self {
             Self::Stream => "FRESHET_STG_",
             Self::Full => "FRESHET_FULL_",
+            Self::Snapshot => "FRESHET_SNAP_",
+            Self::Difference => "FRESHET_DIFF_",
         }
     }
 }
@@ -141,6 +149,19 @@ impl BatchTable {
     pub fn number(stage: Stage, sync: &str, name: &str) -> Option<i64> {
         let digits = name.strip_prefix(stage.prefix())?.strip_prefix(&sync.to_ascii_uppercase())?.strip_prefix('_')?;
         (digits.len() >= 12 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+    }
+
+    /// As [`BatchTable::new`], with a mark of letters and digits behind the number.
+    #[must_use]
+    pub fn marked(stage: Stage, schema: &str, sync: &str, seq: i64, mark: &str) -> Self {
+        let Self { schema, name } = Self::new(stage, schema, sync, seq);
+        Self { schema, name: format!("{name}_{mark}") }
+    }
+
+    /// The batch's number, of a name that [`BatchTable::marked`] made for this sync.
+    #[must_use]
+    pub fn marked_number(stage: Stage, sync: &str, name: &str) -> Option<i64> {
+        Self::number(stage, sync, name.rsplit_once('_')?.0)
     }
 
     pub(super) fn quoted(&self) -> String {
@@ -198,7 +219,7 @@ impl BatchTable {
     pub fn read(&self, columns: &[Column], stage: Stage, after: i64) -> String {
         let metadata: &[&str] = match stage {
             Stage::Stream => &[ACTION],
-            Stage::Full => &[],
+            Stage::Full | Stage::Snapshot | Stage::Difference => &[],
         };
         let ordinal = identifier(ORDINAL);
         format!(

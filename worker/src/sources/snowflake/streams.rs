@@ -36,15 +36,19 @@ impl FoundStream {
                 mode: if mode == "default" { "standard".into() } else { mode },
                 made_at: cell("created_on").and_then(instant),
                 stale_after: cell("stale_after").and_then(instant),
-                stale: cell("stale").is_some_and(is_true),
+                stale: cell("stale").and_then(boolean) == Some(true),
             },
         })
     }
 }
 
 /// A boolean of Snowflake's, in each form that it has.
-pub(super) fn is_true(text: &str) -> bool {
-    matches!(text.to_ascii_lowercase().as_str(), "true" | "1")
+pub(super) fn boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" => Some(true),
+        "false" | "0" => Some(false),
+        _ => None,
+    }
 }
 
 /// An instant as a result without an output format has it: seconds since the Unix epoch, to the millisecond here.

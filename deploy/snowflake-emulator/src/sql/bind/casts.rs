@@ -90,7 +90,7 @@ pub fn cast(from: &Typed, to: Type, zone: &str) -> Result<String, SqlError> {
         (T::Text { .. }, T::TimestampLtz) => format!("emulator.to_ltz({x}, {zone})"),
         (T::Text { .. }, T::TimestampTz) => format!("emulator.to_tz({x}, {zone})"),
         (T::Date, T::TimestampNtz) => format!("(({x} - date '1970-01-01')::numeric * 86400)"),
-        (T::Fixed { .. }, T::TimestampNtz | T::TimestampLtz) => format!("({x})::numeric(20,9)"),
+        (T::Fixed { .. }, T::TimestampNtz | T::TimestampLtz) => format!("({x})::numeric(21,9)"),
         (T::TimestampLtz, T::TimestampNtz) => format!("({x} + emulator.zone_offset_at({x}, {zone}) * 60)"),
         (T::TimestampTz, T::TimestampNtz) => format!("(({x}).utc + ({x}).minutes * 60)"),
         (T::TimestampNtz, T::TimestampLtz) => format!("({x} - emulator.zone_offset({x}, {zone}) * 60)"),

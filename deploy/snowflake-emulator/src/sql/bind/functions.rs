@@ -252,7 +252,7 @@ impl Binder<'_> {
     }
 
     pub(super) fn bare_function(&mut self, name: &str) -> Option<Typed> {
-        let now = format!("({}::numeric / 1000000000)::numeric(20,9)", self.around.now_ns);
+        let now = format!("({}::numeric * 0.000000001)::numeric(21,9)", self.around.now_ns);
         let text = |value: Option<&str>| match value {
             Some(value) => Typed::new(format!("{}::text", literal(value)), Type::TEXT),
             None => Typed { is_null: false, ..Typed::new("null::text", Type::TEXT) },
@@ -352,6 +352,14 @@ impl Binder<'_> {
             }
         };
         Ok(Some(match call.name.as_str() {
+            // Texts compare by their bytes here, so to ask for that changes nothing; no other collation is known.
+            "COLLATE" => {
+                let [value, specification] = call.take()?;
+                if specification.sql != "''" && !specification.sql.starts_with("''::") {
+                    return Err(SqlError::unsupported(format!("COLLATE with {}", specification.sql)));
+                }
+                Typed { sql: self.as_text(value)?, ..value.clone() }
+            }
             "UPPER" | "LOWER" | "REVERSE" | "INITCAP" | "MD5" => {
                 needs(1)?;
                 typed(format!("{}({})", call.name.to_lowercase(), texts(self)?[0]), Type::TEXT)
@@ -548,7 +556,7 @@ impl Binder<'_> {
                 Some(scale) if !matches!(scale.ty, Type::Text { .. }) => {
                     let value = &call.arguments[0];
                     Typed::new(
-                        format!("({} / power(10::numeric, {}))::numeric(20,9)", value.sql, scale.sql),
+                        format!("({} * ('1e-' || ({})::text)::numeric)::numeric(21,9)", value.sql, scale.sql),
                         Type::TimestampNtz,
                     )
                 }
@@ -558,7 +566,7 @@ impl Binder<'_> {
                 Some(scale) if !matches!(scale.ty, Type::Text { .. }) => {
                     let value = &call.arguments[0];
                     Typed::new(
-                        format!("({} / power(10::numeric, {}))::numeric(20,9)", value.sql, scale.sql),
+                        format!("({} * ('1e-' || ({})::text)::numeric)::numeric(21,9)", value.sql, scale.sql),
                         Type::TimestampLtz,
                     )
                 }

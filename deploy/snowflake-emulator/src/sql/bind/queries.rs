@@ -286,6 +286,16 @@ impl Binder<'_> {
                 return Err(not_for_streams("outer join"));
             }
             let condition = self.join_condition(constraint, first, before)?;
+            let missing = match word {
+                "left join" => before..usize::MAX,
+                "right join" => first..before,
+                "full join" => first..usize::MAX,
+                _ => 0..0,
+            };
+            let sources = self.scope().sources.iter_mut().enumerate().filter(|(at, _)| missing.contains(at));
+            for column in sources.flat_map(|(_, source)| &mut source.columns) {
+                column.value.nullable = true;
+            }
             sql = match condition {
                 Some(condition) => format!("{sql} {word} {right} on {condition}"),
                 None => format!("{sql} {} {right}", if word == "join" { "cross join" } else { word }),

@@ -5,7 +5,7 @@ use crate::sql::error::SqlError;
 use crate::sql::names::{literal, printed};
 use crate::sql::types::{Column, Type};
 
-const CREATED: &str = "(o.created_ms::numeric / 1000)::numeric(20,9)";
+const CREATED: &str = "(o.created_ms::numeric * 0.001)::numeric(21,9)";
 
 impl Binder<'_> {
     /// Returns the SQL of an INFORMATION_SCHEMA view, when the name is one.

@@ -1,4 +1,4 @@
-//! One request and its answer: which are tried again, which end the call (snowflake.md 1.3).
+//! One request and its answer: which are tried again, which end the call.
 //!
 //! | answer | what is done |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The client of Snowflake's SQL API v2 (snowflake.md, section 1).
+//! The client of Snowflake's SQL API v2.
 //!
 //! ~~~text
 //! Statement ─► submit ─┬─► Running (a handle) ─► wait ─► Body ─► Rows: partition 0, 1, 2 … in order,
@@ -128,7 +128,7 @@ impl Client {
     }
 
     /// Sends a statement. The same `request_id` asks for the same execution: Snowflake does not repeat one that went
-    /// well, though nothing correct may rest on that (snowflake.md 1.8).
+    /// well, though nothing correct may rest on that.
     ///
     /// # Errors
     /// As [`Client::rows`].

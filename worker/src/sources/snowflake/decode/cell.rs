@@ -44,7 +44,7 @@ fn yes() -> bool {
 /// The most digits that always fit into 64 bits.
 const INT_DIGITS_MAX: i64 = 18;
 
-/// How the text of a column's cells is read (snowflake.md 1.5: the form without any output format set).
+/// How the text of a column's cells is read: the form without any output format set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CellType {
     /// NUMBER without digits after the point, of at most 18 digits.

@@ -1,4 +1,4 @@
-//! Key pairs: reading and drawing keys, the ALTER USER script, and tokens signed with them (snowflake.md 1.10).
+//! Key pairs: reading and drawing keys, the ALTER USER script, and tokens signed with them.
 //!
 //! A user of Snowflake has two slots for public keys, so a connection may hold two private ones: while keys are
 //! turned over, the one that is refused gives way to the other.
