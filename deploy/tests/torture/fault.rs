@@ -34,6 +34,8 @@ pub enum Fault {
     Drain,
     /// A person cancels, again and again.
     Cancel,
+    /// A person cancels, and the worker dies with what it sent not written down.
+    CancelAndKill,
     /// The answer to a commit is lost.
     CommitAnswerCut,
     /// A commit arrives in the middle of a later transaction.
@@ -154,6 +156,7 @@ impl Fault {
             Self::KillAnywhere => "killed anywhere".into(),
             Self::Drain => "asked to stop".into(),
             Self::Cancel => "cancelled".into(),
+            Self::CancelAndKill => "cancelled, and killed at committed".into(),
             Self::CommitAnswerCut => "answer to a commit cut".into(),
             Self::CommitHeld => "commit arrives late".into(),
             Self::Broker(Outage::Paused(seconds)) => format!("broker stands still for {seconds} s"),
@@ -181,6 +184,7 @@ impl Fault {
             | Self::KillAnywhere
             | Self::Drain
             | Self::Cancel
+            | Self::CancelAndKill
             | Self::CommitAnswerCut
             | Self::CommitHeld
             | Self::Broker(_)
@@ -200,7 +204,7 @@ impl Fault {
             all.push(Self::Twins(*step));
         }
         all.extend([Self::KillAnywhere; 4]);
-        all.extend([Self::Drain, Self::Drain, Self::Cancel, Self::Cancel]);
+        all.extend([Self::Drain, Self::Drain, Self::Cancel, Self::Cancel, Self::CancelAndKill, Self::CancelAndKill]);
         all.extend([Self::CommitAnswerCut; 3]);
         all.extend([Self::CommitHeld; 3]);
         all.extend([Outage::Killed, Outage::Killed, Outage::OneLost, Outage::Paused(5)].map(Self::Broker));
@@ -228,6 +232,7 @@ impl Fault {
             Self::KillAnywhere => kill_anywhere(stage).await,
             Self::Drain => drain(stage).await,
             Self::Cancel => cancel(stage).await,
+            Self::CancelAndKill => cancel_and_kill(stage).await,
             Self::CommitAnswerCut => ambush(stage, Ambush::CutAnswer, 3).await,
             Self::CommitHeld => ambush(stage, Ambush::Hold, 2).await,
             Self::Broker(outage) => broker(stage, outage).await,
@@ -379,6 +384,19 @@ async fn cancel(stage: &mut Stage<'_>) -> Result<()> {
     ensure!(cancelled > 0, "no run could be cancelled");
     stage.allowed = Some(" cancelled: ");
     Ok(())
+}
+
+/// It stops where it is asked to, after a commit that nobody has written down; is cancelled; and dies.
+async fn cancel_and_kill(stage: &mut Stage<'_>) -> Result<()> {
+    stage.allowed = Some(" cancelled: ");
+    let mut first = stage.worker(Some(FailPoint { step: Step::Committed, pass: 1, stops: true }), &[])?;
+    first.falls().await?;
+    stage.struck();
+    ensure!(stage.scene.cancel(stage.ground).await?, "the run was over before it could be cancelled");
+    drop(first);
+    stage.postgres_must_not_lead().await?;
+    stage.ground.lapse_leases().await?;
+    stage.hire()
 }
 
 async fn ambush(stage: &mut Stage<'_>, ambush: Ambush, times: usize) -> Result<()> {
