@@ -140,6 +140,16 @@ impl Counts {
     }
 }
 
+/// What is added to the counts of the batch in hand to get a run's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountBase {
+    /// The run's counts, without what it counts of the batch in hand; negative by what earlier runs counted of that.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// The batch of an earlier run that it is settled for.
+    pub adopted: Option<i64>,
+}
+
 /// Why a run failed, or why it waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Failure {

@@ -7,7 +7,8 @@ use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
 use super::{
-    Attempt, Claim, Counts, DeadLetterGroup, Failure, Run, RunEvent, RunPartition, RunQuery, RunState, SourceUse,
+    Attempt, Claim, CountBase, Counts, DeadLetterGroup, Failure, Run, RunEvent, RunPartition, RunQuery, RunState,
+    SourceUse,
 };
 use crate::connector::{PartitionRange, SourceQuery};
 use crate::db::{Db, TenantTx, failed, fenced};
@@ -410,7 +411,12 @@ pub(crate) async fn set_working(tx: &mut TenantTx, claim: &Claim, state: RunStat
     held(done.rows_affected())
 }
 
-pub(crate) async fn set_batch(tx: &mut TenantTx, claim: &Claim, batch_seq: Option<i64>, base: &Counts) -> Result<()> {
+pub(crate) async fn set_batch(
+    tx: &mut TenantTx,
+    claim: &Claim,
+    batch_seq: Option<i64>,
+    base: &CountBase,
+) -> Result<()> {
     let done = sqlx::query(fenced(
         "update run
          set batch_seq = coalesce($4, batch_seq), count_base = $5

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::store::{self, DeadLetters};
-use super::{Claim, Counts, RunState};
+use super::{Claim, CountBase, Counts, RunState};
 use crate::app::App;
 use crate::connector::{EncodeError, PartitionRange, Progress, Receipt, Sealed, SourceQuery};
 use crate::db::Db;
@@ -29,7 +29,7 @@ pub struct Started {
     /// The batch that this run sealed in an earlier attempt.
     pub own_batch: Option<i64>,
     /// What to add to the counts of the batch in hand to get the run's.
-    pub count_base: Counts,
+    pub count_base: CountBase,
 }
 
 /// Claims at most `slots` runs, fairly across workspaces.
@@ -130,7 +130,7 @@ pub async fn sealed(
     base: &Counts,
 ) -> Result<()> {
     let mut tx = app.db.tenant(claim.workspace).await?;
-    store::set_batch(&mut tx, claim, Some(batch_seq), base).await?;
+    store::set_batch(&mut tx, claim, Some(batch_seq), &CountBase { counts: *base, adopted: None }).await?;
     sync::work::set_batch(&mut tx, sync_id, claim.epoch, batch_seq, sealed).await?;
     for note in &sealed.notes {
         store::add_event(&mut tx, claim.run, note.level, note.code, &note.sentence, json!({})).await?;
@@ -141,13 +141,13 @@ pub async fn sealed(
     tx.commit().await
 }
 
-/// Takes over a batch that an earlier run left, with what of it is already delivered.
+/// Takes over a batch that an earlier run left; `base` lacks what was counted of it so far.
 ///
 /// # Errors
 /// [`Code::LeaseLost`].
 pub async fn adopted(app: &App, claim: &Claim, batch_seq: i64, base: &Counts) -> Result<()> {
     let mut tx = app.db.tenant(claim.workspace).await?;
-    store::set_batch(&mut tx, claim, None, base).await?;
+    store::set_batch(&mut tx, claim, None, &CountBase { counts: *base, adopted: Some(batch_seq) }).await?;
     let sentence = "a batch that an earlier run left goes first";
     let told = json!({ "batch": batch_seq });
     store::add_event(&mut tx, claim.run, "info", "batch.adopted", sentence, told).await?;
@@ -277,7 +277,7 @@ pub async fn asked(app: &App, claim: &Claim, queries: &[SourceQuery]) -> Result<
 pub async fn released(app: &App, claim: &Claim, sync_id: SyncId, batch_seq: i64, counts: &Counts) -> Result<()> {
     let mut tx = app.db.tenant(claim.workspace).await?;
     store::sync_version_of(&mut tx, claim).await?;
-    store::set_batch(&mut tx, claim, None, counts).await?;
+    store::set_batch(&mut tx, claim, None, &CountBase { counts: *counts, adopted: None }).await?;
     sync::work::set_released(&mut tx, sync_id, claim.epoch, batch_seq).await?;
     tx.commit().await
 }

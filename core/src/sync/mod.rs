@@ -120,6 +120,9 @@ pub struct Position {
     pub progress_offset: Option<i64>,
     /// The cluster that it is true for.
     pub cluster_id: Option<String>,
+    /// The last progress record written down: what the runs have counted of its batch.
+    #[serde(skip)]
+    pub progress: Option<Progress>,
 }
 
 impl Position {
@@ -128,6 +131,7 @@ impl Position {
         self.token = progress.source_token.clone().or_else(|| self.token.take());
         self.ordinal = progress.ordinal;
         self.progress_offset = offset.or(self.progress_offset);
+        self.progress = Some(progress.clone());
         if progress.batch_complete {
             self.batch_state = "delivered".into();
         }

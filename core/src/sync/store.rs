@@ -49,6 +49,7 @@ impl FromRow<'_, PgRow> for Position {
             progress_partition: row.try_get("progress_partition")?,
             progress_offset: row.try_get("progress_offset")?,
             cluster_id: row.try_get("cluster_id")?,
+            progress: row.try_get::<Option<Json<Progress>>, _>("progress")?.map(|progress| progress.0),
         })
     }
 }
@@ -246,7 +247,7 @@ pub(crate) async fn runs_seen(tx: &mut TenantTx, id: SyncId) -> Result<RunsSeen>
 pub(crate) async fn position(tx: &mut TenantTx, id: SyncId) -> Result<Option<Position>> {
     sqlx::query_as(
         "select generation, batch_seq, batch_state, batch, carry, token, ordinal, progress_partition,
-                progress_offset, cluster_id
+                progress_offset, cluster_id, progress
          from sync_position
          where workspace_id = $1
            and sync_id = $2",
@@ -333,7 +334,7 @@ pub(crate) async fn take_position(tx: &mut TenantTx, id: SyncId, generation: i64
              updated_at = now()
          where sync_position.epoch < excluded.epoch
          returning generation, batch_seq, batch_state, batch, carry, token, ordinal, progress_partition,
-                   progress_offset, cluster_id",
+                   progress_offset, cluster_id, progress",
     )
     .bind(tx.workspace())
     .bind(id)
@@ -403,7 +404,7 @@ pub(crate) async fn set_progress(
     let done = sqlx::query(fenced(
         "update sync_position
          set token = coalesce($4, token), ordinal = $5, progress_offset = coalesce($6, progress_offset),
-             batch_state = case when $7 then 'delivered' else batch_state end, updated_at = now()
+             progress = $8, batch_state = case when $7 then 'delivered' else batch_state end, updated_at = now()
          where workspace_id = $1
            and sync_id = $2
            and epoch = $3",
@@ -415,6 +416,7 @@ pub(crate) async fn set_progress(
     .bind(progress.ordinal)
     .bind(offset)
     .bind(progress.batch_complete)
+    .bind(Json(progress))
     .execute(tx.conn())
     .await
     .map_err(failed("cannot write the sync's position"))?;

@@ -34,6 +34,8 @@ pub enum Fault {
     Drain,
     /// A person cancels, again and again.
     Cancel,
+    /// A person cancels, and the worker dies with what it sent not written down.
+    CancelAndKill,
     /// The answer to a commit is lost.
     CommitAnswerCut,
     /// A commit arrives in the middle of a later transaction.
@@ -82,69 +84,65 @@ pub enum Server {
 pub struct Trouble {
     pub name: &'static str,
     rules: fn() -> Vec<Value>,
+    /// The code that a run may rightly end with.
+    ends: Option<&'static str>,
+}
+
+impl Trouble {
+    const fn passing(name: &'static str, rules: fn() -> Vec<Value>) -> Self {
+        Self { name, rules, ends: None }
+    }
 }
 
 /// Every trouble there is.
 pub static TROUBLES: &[Trouble] = &[
+    Trouble::passing("429 without a word of when", || vec![json!({"kind": "status", "status": 429, "count": 6})]),
+    Trouble::passing("503 before it ran", || {
+        vec![json!({"kind": "status", "status": 503, "moment": "before", "count": 4})]
+    }),
+    Trouble::passing("503 after it ran", || {
+        vec![json!({"kind": "status", "status": 503, "moment": "after", "on": ["submit"], "count": 3})]
+    }),
+    Trouble::passing("500 after it ran, 502 and 504 before", || {
+        vec![
+            json!({"kind": "status", "status": 500, "moment": "after", "on": ["submit"], "count": 1, "skip": 1}),
+            json!({"kind": "status", "status": 502, "count": 1, "skip": 3}),
+            json!({"kind": "status", "status": 504, "count": 1, "skip": 6}),
+        ]
+    }),
+    Trouble::passing("202 and polling", || vec![json!({"kind": "accepted", "delay_ms": 120})]),
+    Trouble::passing("connections cut before, after, within", || {
+        vec![
+            json!({"kind": "cut", "moment": "before", "count": 2}),
+            json!({"kind": "cut", "moment": "after", "count": 2, "skip": 2}),
+            json!({"kind": "cut", "moment": "body", "count": 2, "skip": 4}),
+        ]
+    }),
+    Trouble::passing("tokens expire", || {
+        [1, 4, 9, 15].map(|skip| json!({"kind": "token_expired", "count": 1, "skip": skip})).into()
+    }),
+    Trouble::passing("results expire within tiny partitions", || {
+        vec![
+            json!({"kind": "tiny_partitions", "rows": 20, "statement": ""}),
+            json!({"kind": "result_expired", "on": ["partition"], "count": 2, "skip": 1, "statement": ""}),
+        ]
+    }),
+    Trouble::passing("partitions short or damaged", || {
+        vec![
+            json!({"kind": "tiny_partitions", "rows": 20, "statement": ""}),
+            json!({"kind": "short_partition", "count": 6, "statement": ""}),
+            json!({"kind": "corrupt_gzip", "count": 2, "skip": 8, "statement": ""}),
+        ]
+    }),
     Trouble {
-        name: "429 without a word of when",
-        rules: || vec![json!({"kind": "status", "status": 429, "count": 6})],
+        name: "incomplete results",
+        rules: || vec![json!({"kind": "incomplete", "count": 3})],
+        ends: Some("snowflake.result_too_large"),
     },
-    Trouble {
-        name: "503 before it ran",
-        rules: || vec![json!({"kind": "status", "status": 503, "moment": "before", "count": 4})],
-    },
-    Trouble {
-        name: "503 after it ran",
-        rules: || vec![json!({"kind": "status", "status": 503, "moment": "after", "on": ["submit"], "count": 3})],
-    },
-    Trouble {
-        name: "500 after it ran, 502 and 504 before",
-        rules: || {
-            vec![
-                json!({"kind": "status", "status": 500, "moment": "after", "on": ["submit"], "count": 1, "skip": 1}),
-                json!({"kind": "status", "status": 502, "count": 1, "skip": 3}),
-                json!({"kind": "status", "status": 504, "count": 1, "skip": 6}),
-            ]
-        },
-    },
-    Trouble { name: "202 and polling", rules: || vec![json!({"kind": "accepted", "delay_ms": 120})] },
-    Trouble {
-        name: "connections cut before, after, within",
-        rules: || {
-            vec![
-                json!({"kind": "cut", "moment": "before", "count": 2}),
-                json!({"kind": "cut", "moment": "after", "count": 2, "skip": 2}),
-                json!({"kind": "cut", "moment": "body", "count": 2, "skip": 4}),
-            ]
-        },
-    },
-    Trouble { name: "tokens expire", rules: || vec![json!({"kind": "token_expired", "probability": 0.3, "count": 6})] },
-    Trouble {
-        name: "results expire within tiny partitions",
-        rules: || {
-            vec![
-                json!({"kind": "tiny_partitions", "rows": 20, "statement": ""}),
-                json!({"kind": "result_expired", "on": ["partition"], "count": 2, "skip": 1, "statement": ""}),
-            ]
-        },
-    },
-    Trouble {
-        name: "partitions short or damaged",
-        rules: || {
-            vec![
-                json!({"kind": "tiny_partitions", "rows": 20, "statement": ""}),
-                json!({"kind": "short_partition", "count": 6, "statement": ""}),
-                json!({"kind": "corrupt_gzip", "count": 2, "skip": 8, "statement": ""}),
-            ]
-        },
-    },
-    Trouble { name: "incomplete results", rules: || vec![json!({"kind": "incomplete", "count": 3})] },
-    Trouble { name: "late answers", rules: || vec![json!({"kind": "slow", "delay_ms": 400, "count": 6})] },
-    Trouble {
-        name: "a seal that runs late",
-        rules: || vec![json!({"kind": "zombie", "delay_ms": 900, "count": 1, "statement": "create transient table"})],
-    },
+    Trouble::passing("late answers", || vec![json!({"kind": "slow", "delay_ms": 400, "count": 6})]),
+    Trouble::passing("a seal that runs late", || {
+        vec![json!({"kind": "zombie", "delay_ms": 900, "count": 1, "statement": "create transient table"})]
+    }),
 ];
 
 impl Fault {
@@ -158,6 +156,7 @@ impl Fault {
             Self::KillAnywhere => "killed anywhere".into(),
             Self::Drain => "asked to stop".into(),
             Self::Cancel => "cancelled".into(),
+            Self::CancelAndKill => "cancelled, and killed at committed".into(),
             Self::CommitAnswerCut => "answer to a commit cut".into(),
             Self::CommitHeld => "commit arrives late".into(),
             Self::Broker(Outage::Paused(seconds)) => format!("broker stands still for {seconds} s"),
@@ -185,6 +184,7 @@ impl Fault {
             | Self::KillAnywhere
             | Self::Drain
             | Self::Cancel
+            | Self::CancelAndKill
             | Self::CommitAnswerCut
             | Self::CommitHeld
             | Self::Broker(_)
@@ -204,7 +204,7 @@ impl Fault {
             all.push(Self::Twins(*step));
         }
         all.extend([Self::KillAnywhere; 4]);
-        all.extend([Self::Drain, Self::Drain, Self::Cancel, Self::Cancel]);
+        all.extend([Self::Drain, Self::Drain, Self::Cancel, Self::Cancel, Self::CancelAndKill, Self::CancelAndKill]);
         all.extend([Self::CommitAnswerCut; 3]);
         all.extend([Self::CommitHeld; 3]);
         all.extend([Outage::Killed, Outage::Killed, Outage::OneLost, Outage::Paused(5)].map(Self::Broker));
@@ -232,6 +232,7 @@ impl Fault {
             Self::KillAnywhere => kill_anywhere(stage).await,
             Self::Drain => drain(stage).await,
             Self::Cancel => cancel(stage).await,
+            Self::CancelAndKill => cancel_and_kill(stage).await,
             Self::CommitAnswerCut => ambush(stage, Ambush::CutAnswer, 3).await,
             Self::CommitHeld => ambush(stage, Ambush::Hold, 2).await,
             Self::Broker(outage) => broker(stage, outage).await,
@@ -381,8 +382,21 @@ async fn cancel(stage: &mut Stage<'_>) -> Result<()> {
         }
     }
     ensure!(cancelled > 0, "no run could be cancelled");
-    stage.may_cancel = true;
+    stage.allowed = Some(" cancelled: ");
     Ok(())
+}
+
+/// It stops where it is asked to, after a commit that nobody has written down; is cancelled; and dies.
+async fn cancel_and_kill(stage: &mut Stage<'_>) -> Result<()> {
+    stage.allowed = Some(" cancelled: ");
+    let mut first = stage.worker(Some(FailPoint { step: Step::Committed, pass: 1, stops: true }), &[])?;
+    first.falls().await?;
+    stage.struck();
+    ensure!(stage.scene.cancel(stage.ground).await?, "the run was over before it could be cancelled");
+    drop(first);
+    stage.postgres_must_not_lead().await?;
+    stage.ground.lapse_leases().await?;
+    stage.hire()
 }
 
 async fn ambush(stage: &mut Stage<'_>, ambush: Ambush, times: usize) -> Result<()> {
@@ -496,6 +510,7 @@ async fn snowflake(stage: &mut Stage<'_>, trouble: &Trouble) -> Result<()> {
     stage.hire()?;
     stage.scene.progress(1).await?;
     let seed = stage.dice.random_range(1..1_000_000);
+    stage.allowed = trouble.ends;
     // A batch of several partitions: changes pile up meanwhile.
     stage.scene.rest().await?;
     sleep(Duration::from_millis(900)).await;

@@ -4,7 +4,7 @@ worker, nor with librdkafka.
 
 One JSON object a line comes in, one goes out:
 
-    {"op": "watch", "topic": T, "kind": "upserts" | "full" | "changes" | "exported", "ids": true}
+    {"op": "watch", "topic": T, "kind": "upserts" | "full" | "changes" | "differences" | "exported", ...}
     {"op": "read", "topic": T, "since_ms": 0}                     what came since the last time
     {"op": "compare", "topic": T, "since_ms": 0, "table": {...}}  the same, and the table that must have come of it
     {"op": "audit", "topic": T, "table": {...}}                   all of it once more from the start, by a new reader
@@ -38,6 +38,7 @@ class Topic:
         self.table = {}         # key -> row, as a consumer would have it
         self.dead = {}          # key -> the newest row that is a dead letter: no order holds between two topics
         self.batches = {}       # full: (generation, batch) -> its rows by key, its ordinals
+        self.generations = {}   # differences: key -> the generation it was seen in last
         self.pending_tombstones = {}
         self.seen = set()       # exported: what cannot come twice
         self.superseded = {}    # exported: key -> the row before the last
@@ -93,6 +94,8 @@ class Topic:
 
     def changes(self, record, value, is_letter, place, identity):
         """Each change names the state before it, so the chain of a key shows what is missing and what came twice."""
+        if is_letter:
+            return self.find("lost", f"{identity} is a dead letter: {value}")
         if value is None:
             key = str(parse(record.key)["id"])
             if self.pending_tombstones.pop(key, 0) == 0:
@@ -114,6 +117,14 @@ class Topic:
             self.pending_tombstones[key] = self.pending_tombstones.get(key, 0) + 1
         else:
             self.table[key] = after[1]
+
+    def differences(self, record, value, is_letter, place, identity):
+        """The same, but for a new generation, which begins with every row as created."""
+        key = str(parse(record.key)["id"]) if not is_letter else None
+        if key in self.table and self.generations.get(key) != place[0]:
+            del self.table[key]
+        self.generations[key] = place[0]
+        self.changes(record, value, is_letter, place, identity)
 
     def exported(self, record, value, is_letter, place, identity):
         """As Snowflake's Streams say it: an update is a DELETE of the old row and an INSERT of the new, in any order."""
@@ -149,6 +160,8 @@ class Topic:
             mine = self.batches[last][0] if last else {}
             # What went before is judged; a consumer has the last.
             self.batches = {last: self.batches[last]} if last else {}
+        if self.kind == "differences":
+            mine = {key: row for key, row in mine.items() if self.generations[key] == self.last[0]}
         if self.kind == "upserts":
             mine = {key: max(mine.get(key, (-1,)), self.dead.get(key, (-1,))) for key in mine.keys() | self.dead.keys()}
         for key, row in table.items():

@@ -34,8 +34,8 @@ pub struct Stage<'a> {
     pub workers: Vec<Worker>,
     /// When it struck, since the Unix epoch.
     pub struck_ms: Option<u64>,
-    /// Whether a run may end as cancelled.
-    pub may_cancel: bool,
+    /// How a run may end without it being a fault of ours, in the words of its failure.
+    pub allowed: Option<&'static str>,
     total: Report,
 }
 
@@ -165,7 +165,7 @@ pub async fn play(ground: &Ground, scene: &Scene, case: Case, quiet: &mut Option
         dice: StdRng::seed_from_u64(case.seed),
         workers: Vec::new(),
         struck_ms: None,
-        may_cancel: false,
+        allowed: None,
         total: Report::default(),
     };
     let played = stage.play(quiet).await;
@@ -178,7 +178,7 @@ pub async fn play(ground: &Ground, scene: &Scene, case: Case, quiet: &mut Option
         stage.breaks(format!("{error:#}"));
     }
     for failure in scene.failures() {
-        if !(stage.may_cancel && failure.contains(" cancelled: ")) {
+        if !stage.allowed.is_some_and(|allowed| failure.contains(allowed)) {
             stage.breaks(failure);
         }
     }

@@ -41,50 +41,57 @@ const WRITERS: u64 = 3;
 pub enum Origin {
     PostgresIncremental,
     PostgresFull,
+    PostgresDiff,
     SnowflakeStream,
     SnowflakeIncremental,
     SnowflakeFull,
+    SnowflakeDiff,
 }
 
 impl Origin {
     pub const ALL: &'static [Self] = &[
         Self::PostgresIncremental,
         Self::PostgresFull,
+        Self::PostgresDiff,
         Self::SnowflakeStream,
         Self::SnowflakeIncremental,
         Self::SnowflakeFull,
+        Self::SnowflakeDiff,
     ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::PostgresIncremental => "postgres incremental",
             Self::PostgresFull => "postgres full",
+            Self::PostgresDiff => "postgres diff",
             Self::SnowflakeStream => "snowflake stream",
             Self::SnowflakeIncremental => "snowflake incremental",
             Self::SnowflakeFull => "snowflake full",
+            Self::SnowflakeDiff => "snowflake diff",
         }
     }
 
     /// How often it is drawn: a Stream's changes cannot be read twice.
     pub fn weight(self) -> u32 {
         match self {
-            Self::SnowflakeStream => 6,
+            Self::SnowflakeStream => 8,
             Self::PostgresIncremental => 3,
+            Self::PostgresDiff | Self::SnowflakeDiff => 2,
             Self::PostgresFull | Self::SnowflakeIncremental | Self::SnowflakeFull => 1,
         }
     }
 
     pub fn is_snowflake(self) -> bool {
         match self {
-            Self::SnowflakeStream | Self::SnowflakeIncremental | Self::SnowflakeFull => true,
-            Self::PostgresIncremental | Self::PostgresFull => false,
+            Self::SnowflakeStream | Self::SnowflakeIncremental | Self::SnowflakeFull | Self::SnowflakeDiff => true,
+            Self::PostgresIncremental | Self::PostgresFull | Self::PostgresDiff => false,
         }
     }
 
     /// Whether a seal makes something at the source.
     pub fn seals(self) -> bool {
         match self {
-            Self::SnowflakeStream | Self::SnowflakeFull => true,
+            Self::SnowflakeStream | Self::SnowflakeFull | Self::SnowflakeDiff | Self::PostgresDiff => true,
             Self::PostgresIncremental | Self::PostgresFull | Self::SnowflakeIncremental => false,
         }
     }
@@ -95,19 +102,34 @@ impl Origin {
             Self::PostgresIncremental | Self::SnowflakeIncremental => "upserts",
             Self::PostgresFull | Self::SnowflakeFull => "full",
             Self::SnowflakeStream => "changes",
+            Self::PostgresDiff | Self::SnowflakeDiff => "differences",
         }
     }
 
     fn mode(self) -> Value {
-        match self.kind() {
-            "upserts" => json!({"kind": "incremental", "cursor": "v"}),
-            kind => json!({"kind": kind}),
+        match self {
+            Self::PostgresIncremental | Self::SnowflakeIncremental => json!({"kind": "incremental", "cursor": "v"}),
+            Self::PostgresFull | Self::SnowflakeFull => json!({"kind": "full"}),
+            Self::PostgresDiff | Self::SnowflakeDiff => json!({"kind": "diff"}),
+            Self::SnowflakeStream => json!({"kind": "changes"}),
         }
     }
 
     /// A cursor does not see deletes.
     fn deletes(self) -> bool {
         self.kind() != "upserts"
+    }
+
+    /// Where a change that is missing from the topic would look like one that was lost there are none.
+    fn has_dead_letters(self) -> bool {
+        match self {
+            Self::PostgresIncremental | Self::PostgresFull => true,
+            Self::PostgresDiff
+            | Self::SnowflakeStream
+            | Self::SnowflakeIncremental
+            | Self::SnowflakeFull
+            | Self::SnowflakeDiff => false,
+        }
     }
 
     /// Keys that rows are drawn from: what is read in full is read again and again.
@@ -154,7 +176,9 @@ impl Scene {
             }
         } else {
             let mut connection = connect(&ground.source_url()).await?;
-            let sql = format!("create table {table} ({columns}); create sequence {table}_version");
+            let sql = format!(
+                "create table {table} ({columns}); create sequence {table}_version; create schema if not exists freshet"
+            );
             connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
         }
         make_topic(&topic).await?;
@@ -284,20 +308,45 @@ impl Scene {
         if open > 0 {
             found.push(format!("{open} runs under way"));
         }
-        if self.origin.is_snowflake() {
-            let name = self.sync.to_string().to_uppercase();
-            let show = format!("show tables like '%{name}%' in schema FRESHET");
-            let (names, tables) = ground.emulator.client().table(&show).await?;
-            let rows =
-                names.iter().position(|name| name.eq_ignore_ascii_case("rows")).context("tables without rows")?;
+        let tables = self.staged(ground).await?;
+        let left = tables.iter().filter(|(name, rows)| match self.origin {
             // A Stream's empty table keeps a late statement from taking anything.
-            let is_spent = |row: &Vec<Option<String>>| row[rows].as_deref() == Some("0");
-            let left = tables.iter().filter(|row| self.origin != Origin::SnowflakeStream || !is_spent(row)).count();
-            if left > 0 {
-                found.push(format!("{left} batch tables"));
-            }
+            Origin::SnowflakeStream => rows.as_deref() != Some("0"),
+            // What nobody looks for the next seal drops.
+            Origin::SnowflakeDiff => false,
+            Origin::PostgresDiff => name.contains("_diff_"),
+            _ => true,
+        });
+        let left: Vec<_> = left.map(|(name, _)| name.as_str()).collect();
+        if !left.is_empty() {
+            found.push(format!("batch tables {}", left.join(", ")));
+        }
+        let snapshots = tables.iter().filter(|(name, _)| name.contains("_snap_")).count();
+        if snapshots > 1 {
+            found.push(format!("{snapshots} snapshots"));
         }
         Ok(found)
+    }
+
+    /// What the sync has of its own at the source: tables, and where it is known their rows.
+    async fn staged(&self, ground: &Ground) -> Result<Vec<(String, Option<String>)>> {
+        let own = self.sync.to_string();
+        if self.origin.is_snowflake() {
+            let show = format!("show tables like '%{}%' in schema FRESHET", own.to_uppercase());
+            let (names, tables) = ground.emulator.client().table(&show).await?;
+            let place = |name: &str| names.iter().position(|known| known.eq_ignore_ascii_case(name));
+            let (name, rows) = place("name").zip(place("rows")).context("tables without names or rows")?;
+            return Ok(tables
+                .into_iter()
+                .map(|row| (row[name].clone().unwrap_or_default(), row[rows].clone()))
+                .collect());
+        }
+        let sql = "select relname::text, null::text from pg_class where relkind = 'r' and relname like '%' || lower($1) || '%'";
+        let (url, own) = (ground.source_url(), own.as_str());
+        again("look for tables at the source", || async {
+            sqlx::query_as(sql).bind(own).fetch_all(&mut connect(&url).await?).await
+        })
+        .await
     }
 
     /// Starts from the beginning in a new generation. No run may be under way.
@@ -413,7 +462,7 @@ struct Writer {
 
 impl Writer {
     fn payload(&mut self) -> String {
-        let length = if !self.origin.is_snowflake() && self.dice.random_ratio(1, TOO_LARGE_ONE_IN) {
+        let length = if self.origin.has_dead_letters() && self.dice.random_ratio(1, TOO_LARGE_ONE_IN) {
             TOO_LARGE_BYTES
         } else {
             self.dice.random_range(0..60)

@@ -21,7 +21,7 @@ pub(super) trait Ledger: Send + Sync {
     /// Keeps a sealed batch: planned, before anything of it is sent.
     async fn sealed(&self, batch_seq: i64, sealed: &Sealed, base: &Counts) -> Result<()>;
 
-    /// Takes over a batch that an earlier run left, with what of it is already delivered.
+    /// Takes over a batch that an earlier run left; `base` lacks what was counted of it so far.
     async fn adopted(&self, batch_seq: i64, base: &Counts) -> Result<()>;
 
     /// Keeps the lane's place and cluster, once known.

@@ -112,7 +112,7 @@ impl<'a> Attempt<'a> {
     ) -> Result<Self> {
         let (kind, settings) = &started.destination;
         let destination = ground.registry.find_destination(kind)?.open(settings.clone()).await?;
-        Ok(Self { ground, claim, stop, counts: started.count_base, plan, started, destination, lane: None })
+        Ok(Self { ground, claim, stop, counts: started.count_base.counts, plan, started, destination, lane: None })
     }
 
     async fn run(&mut self) -> Result<Ended> {
@@ -221,9 +221,12 @@ impl<'a> Attempt<'a> {
         let (generation, seq) = (self.started.work.generation, self.started.position.batch_seq);
         let known = self.lane.as_ref().and_then(|open| open.progress.as_ref());
         let start = Start::reconcile(&self.started.position, known, generation, self.claim.epoch)?;
-        if self.started.own_batch != Some(seq) {
-            // What an earlier run delivered of it is that run's; of its own batch all attempts' are this run's.
-            self.counts = self.counts.minus(start.counts);
+        let settled = [self.started.own_batch, self.started.count_base.adopted].contains(&Some(seq));
+        if !settled {
+            // What earlier runs have counted of it is theirs; what they sent and did not count is this run's.
+            let counted = self.started.position.progress.as_ref();
+            let counted = counted.filter(|told| (told.generation, told.batch_seq) == (generation, seq));
+            self.counts = self.counts.minus(counted.map(start::counts_of).unwrap_or_default());
             self.ground.ledger.adopted(seq, &self.counts).await?;
         }
         if let Some(progress) = known.filter(|_| start.ordinal > 0 || start.complete) {

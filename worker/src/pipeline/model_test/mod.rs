@@ -165,8 +165,11 @@ impl Walk {
     /// A run that was cancelled after its first chunk: its batch goes first in the next.
     async fn leave_over(&mut self) {
         let trail = Box::pin(Walk::new(Scene { left_over: false, ..self.scene }).through(&[])).await.remove(0);
-        let committed = trail.iter().position(|place| place.name == "commit").unwrap_or(0);
-        let who = self.begin(&vec![(committed + 1, Act::Refused)]);
+        let mut sends = trail.iter().enumerate().filter(|(_, place)| place.name == "produce");
+        let second = sends.nth(1).expect("a batch of more than one chunk").0;
+        // What it sent is written down, or it dies before that, as a run does that is cancelled when its worker dies.
+        let last = if self.scene.follows { (second, Act::Refused) } else { (second, Act::Die) };
+        let who = self.begin(&vec![last]);
         self.settle(who).await;
         let mut state = self.world.lock();
         if let Some(run) = state.books.runs.last_mut() {
@@ -336,7 +339,12 @@ fn a_worker_that_sleeps_until_everything_is_over_wakes_and_does_nothing() {
 
 #[test]
 fn what_a_cancelled_run_left_goes_first_whatever_happens_to_the_next() {
-    for scene in [STAGED, CURSOR] {
-        walk_all(Scene { rows: 3, left_over: true, ..scene }, true);
+    for (scene, follows) in [(STAGED, true), (STAGED, false), (CURSOR, true)] {
+        let scene = Scene { rows: 3, left_over: true, follows, ..scene };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let trail = walk(&runtime, scene, &[]).remove(0);
+        assert!(trail.iter().any(|place| place.name == "adopt the batch"), "{trail:?}");
+
+        walk_all(scene, true);
     }
 }

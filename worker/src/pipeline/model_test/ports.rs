@@ -10,7 +10,7 @@ use freshet_core::connector::{
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::run::work::Delivered;
-use freshet_core::run::{Counts, RunState};
+use freshet_core::run::{CountBase, Counts, RunState};
 use serde_json::{Value, json};
 
 use super::super::ledger::Ledger;
@@ -281,7 +281,7 @@ impl Ledger for MemoryLedger {
         let (claim, sealed, base) = (self.claim, sealed.clone(), *base);
         let effect = move |state: &mut State| {
             let run = state.held(claim)?;
-            (run.own_batch, run.count_base) = (Some(batch_seq), base);
+            (run.own_batch, run.count_base) = (Some(batch_seq), CountBase { counts: base, adopted: None });
             let position = state.position(claim)?;
             position.batch_seq = batch_seq;
             position.batch_state = if sealed.empty { "released".into() } else { "sealed".into() };
@@ -296,10 +296,10 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
-    async fn adopted(&self, _: i64, base: &Counts) -> Result<()> {
+    async fn adopted(&self, batch_seq: i64, base: &Counts) -> Result<()> {
         let (claim, base) = (self.claim, *base);
         let effect = move |state: &mut State| {
-            state.held(claim)?.count_base = base;
+            state.held(claim)?.count_base = CountBase { counts: base, adopted: Some(batch_seq) };
             Ok(())
         };
         self.write(ADOPTED, effect).await
@@ -333,7 +333,7 @@ impl Ledger for MemoryLedger {
     async fn released(&self, batch_seq: i64, counts: &Counts) -> Result<()> {
         let (claim, counts) = (self.claim, *counts);
         let effect = move |state: &mut State| {
-            state.held(claim)?.count_base = counts;
+            state.held(claim)?.count_base = CountBase { counts, adopted: None };
             let position = state.position(claim)?;
             if position.batch_seq == batch_seq {
                 position.batch_state = "released".into();

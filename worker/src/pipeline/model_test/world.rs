@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use freshet_core::connector::Progress;
 use freshet_core::error::{Code, Error, Result};
-use freshet_core::run::Counts;
+use freshet_core::run::{CountBase, Counts};
 use freshet_core::sync::Position;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -355,7 +355,7 @@ pub(super) struct Run {
     pub(super) epoch: i64,
     pub(super) is_over: bool,
     pub(super) own_batch: Option<i64>,
-    pub(super) count_base: Counts,
+    pub(super) count_base: CountBase,
     pub(super) counts: Counts,
 }
 
@@ -413,6 +413,7 @@ impl State {
             progress_partition: None,
             progress_offset: None,
             cluster_id: None,
+            progress: None,
         };
         Ok(self.books.position.get_or_insert_with(nowhere).clone())
     }
