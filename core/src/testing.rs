@@ -24,8 +24,8 @@ pub fn surroundings(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run: eval \"$(deploy/dev/up --fast)\""))
 }
 
-/// A database of its own, made from a template, with one workspace in it. Dropped databases stay until
-/// `deploy/dev/down --wipe`.
+/// A database of its own, made from a template, with one workspace in it. Databases of finished tests stay until
+/// the next `deploy/test`.
 pub struct Bench {
     /// The application, without a worker.
     pub app: App,
