@@ -31,6 +31,8 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(reset_sync))
         .routes(routes!(resync_sync))
         .routes(routes!(check_sync))
+        .routes(routes!(preview_records))
+        .routes(routes!(plan_run))
         .routes(routes!(list_sync_runs, run_sync))
 }
 
@@ -284,6 +286,39 @@ async fn resync_sync(
 )]
 async fn check_sync(State(api): State<Api>, By(caller): By, Path(id): Path<SyncId>) -> Answer {
     accepted(&operation::ops::ask(&api.app, &caller, Question::CheckSync { sync: id }).await?)
+}
+
+/// Shows the first records that the next run would send, byte for byte, and sends nothing; a worker answers.
+///
+/// Of the first 100 changes, 1 MiB at most: `topic`, `partition`, `key`, `headers`, `value`, `bytes` (key and value). What
+/// only the run knows is named in `set_when_sent`; `stops_with` says why the run would end there. Position and Stream stay
+/// where they are. The answer is deleted after an hour.
+#[utoipa::path(
+    post,
+    path = "/syncs/{id}/preview",
+    tag = "syncs",
+    params(("id" = SyncId, Path)),
+    security(("key" = ["rows:read"])),
+    responses((status = 202, body = Operation), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn preview_records(State(api): State<Api>, By(caller): By, Path(id): Path<SyncId>) -> Answer {
+    accepted(&operation::ops::ask(&api.app, &caller, Question::PreviewRecords { sync: id }).await?)
+}
+
+/// Counts what the next run would send, and sends nothing; a worker answers.
+///
+/// `creates`, `updates`, `deletes`, `refreshes`, `dead` and `records`; `bytes` from the sizes of the first records. A count
+/// looks at the whole model, which may take the source as long as a run.
+#[utoipa::path(
+    post,
+    path = "/syncs/{id}/plan",
+    tag = "syncs",
+    params(("id" = SyncId, Path)),
+    security(("key" = ["syncs:run"])),
+    responses((status = 202, body = Operation), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn plan_run(State(api): State<Api>, By(caller): By, Path(id): Path<SyncId>) -> Answer {
+    accepted(&operation::ops::ask(&api.app, &caller, Question::PlanRun { sync: id }).await?)
 }
 
 /// A sync's runs, newest first.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::field::{Field, Step};
 use super::record::Span;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a reader at `read_committed` may rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -72,6 +72,17 @@ pub struct Prepared {
     pub message_bytes_max: usize,
     /// How many partitions the progress topic has.
     pub progress_partitions: i32,
+}
+
+/// The data topic as it is, or as it would be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicLook {
+    /// Whether it is there.
+    pub is_there: bool,
+    /// Its partitions.
+    pub partitions: i32,
+    /// The largest record it takes, in bytes; Kafka's default for one that is not there yet.
+    pub message_bytes_max: usize,
 }
 
 /// Names one producer of one sync for ever: no run, worker or random part.
@@ -174,6 +185,15 @@ impl Chunk {
         Self { buffer: Vec::with_capacity(bytes), messages: Vec::with_capacity(messages), ..Self::default() }
     }
 
+    /// A message's headers, in the order they are sent.
+    pub fn headers_of<'a>(&'a self, message: &'a Message) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        let own = message.extra.and_then(|extra| self.extra_headers.get(extra as usize));
+        let further = self.headers.iter().chain(own.into_iter().flatten());
+        [("freshet-id", message.id.of(&self.buffer)), ("freshet-op", message.op.as_bytes())]
+            .into_iter()
+            .chain(further.map(|header| (header.name.as_str(), header.value.as_slice())))
+    }
+
     /// Forgets the messages and keeps the memory.
     pub fn clear(&mut self) {
         self.buffer.clear();
@@ -244,6 +264,21 @@ pub trait Destination: Send {
     /// # Errors
     /// The first finding that makes a run impossible, as its own code.
     async fn prepare(&mut self, plan: &TopicPlan) -> Result<Prepared>;
+
+    /// Looks at the data topic, and creates nothing.
+    ///
+    /// # Errors
+    /// `request.invalid` from a kind of destination that cannot tell; of Kafka what [`Destination::prepare`] says.
+    async fn look(&mut self, plan: &TopicPlan) -> Result<TopicLook> {
+        let _ = plan;
+        Err(Error::invalid("/kind", "a destination of this kind cannot look ahead"))
+    }
+
+    /// The partition of a key; none where any will do.
+    fn partition(&self, key: Option<&[u8]>, partitions: i32) -> Option<i32> {
+        let _ = (key, partitions);
+        None
+    }
 
     /// Opens a producer for a lane.
     async fn lane(&mut self, plan: &TopicPlan) -> Result<Box<dyn Lane>>;

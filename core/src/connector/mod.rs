@@ -29,14 +29,14 @@ mod source;
 
 pub use destination::{
     Chunk, Destination, DestinationKind, Guarantee, Header, Lane, LaneSpec, Message, PartitionRange, Prepared,
-    Progress, Receipt, Target, TopicCreate, TopicPlan,
+    Progress, Receipt, Target, TopicCreate, TopicLook, TopicPlan,
 };
 pub use field::{Choice, Field, FieldKind, KEPT_SECRET, Step, StepState};
 pub use format::{ChangeMeta, EncodeError, EncodePlan, Encoder, Envelope, FormatKind, KeyForm, NumberForm};
 pub use record::{Cell, Change, Column, Kind, Op, Row, Schema, Span};
 pub use registry::{DestinationEntry, FormatEntry, Registry, SourceEntry};
 pub use source::{
-    BatchName, Catalogue, CatalogueColumn, CatalogueTable, DuplicateKeys, Flow, KeyCheck, MadeStream, ModelSpec,
+    Ahead, BatchName, Catalogue, CatalogueColumn, CatalogueTable, DuplicateKeys, Flow, KeyCheck, MadeStream, ModelSpec,
     NewStream, Note, Preview, ReadEnd, ReadMode, ReadPlan, ReadRequest, SealRequest, Sealed, Sink, Source, SourceKind,
     SourceQuery, StreamBase, StreamFacts, StreamOn,
 };

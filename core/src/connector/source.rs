@@ -1,5 +1,7 @@
 //! What a source promises.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
@@ -8,7 +10,7 @@ use serde_json::Value;
 
 use super::field::{Field, Step};
 use super::format::EncodeError;
-use super::record::{Change, Column, Schema};
+use super::record::{Change, Column, Op, Schema};
 use crate::error::{Code, Error, Result};
 
 /// What is read through a connection.
@@ -366,6 +368,25 @@ pub struct KeyCheck {
     pub duplicate_keys: i64,
 }
 
+/// How many changes the next batch would hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// By [`super::Op`] letter, dead letters among them.
+    pub ops: BTreeMap<String, i64>,
+    /// How many of them would be dead letters, as far as a count tells: without a key; of a Stream also the further
+    /// inserts of a key.
+    pub dead: i64,
+}
+
+impl Ahead {
+    /// These changes; an operation that there is none of is left out.
+    #[must_use]
+    pub fn new<const N: usize>(changes: [(Op, i64); N], dead: i64) -> Self {
+        let ops = changes.into_iter().filter(|(_, count)| *count > 0);
+        Self { ops: ops.map(|(op, count)| (op.letter().to_owned(), count)).collect(), dead }
+    }
+}
+
 /// An open connection to a source. Every call may take as long as the source does; none keeps a row in memory
 /// longer than it needs.
 #[async_trait]
@@ -390,6 +411,26 @@ pub trait Source: Send {
 
     /// Reads a batch from a token on, in its total order.
     async fn read(&mut self, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd>;
+
+    /// Hands on the first changes that the next batch would hold, in its order, and leaves source, position and Stream as
+    /// they are. The sink may end it with any error once it has enough; at least `changes_max` are handed on if there
+    /// are so many.
+    ///
+    /// # Errors
+    /// What a seal or a read would fail with; `request.invalid` from a kind of source that cannot look ahead.
+    async fn look_ahead(&mut self, request: &SealRequest, changes_max: usize, sink: &mut dyn Sink) -> Result<()> {
+        let _ = (request, changes_max, sink);
+        Err(Error::invalid("/kind", "a connection of this kind cannot look ahead"))
+    }
+
+    /// Counts what the next batch would hold, and leaves everything as it is.
+    ///
+    /// # Errors
+    /// As [`Source::look_ahead`].
+    async fn count_ahead(&mut self, request: &SealRequest) -> Result<Ahead> {
+        let _ = request;
+        Err(Error::invalid("/kind", "a connection of this kind cannot look ahead"))
+    }
 
     /// The statements that were run since this was asked the last time, as far as the source has ids for them.
     fn queries(&mut self) -> Vec<SourceQuery> {

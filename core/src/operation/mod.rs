@@ -67,6 +67,16 @@ pub enum Question {
         /// Which.
         sync: SyncId,
     },
+    /// Show the first records that a sync's next run would send.
+    PreviewRecords {
+        /// Which.
+        sync: SyncId,
+    },
+    /// Count what a sync's next run would send.
+    PlanRun {
+        /// Which.
+        sync: SyncId,
+    },
     /// Make a sync's Stream anew, and let the sync begin with it.
     ResyncSync {
         /// Which.
@@ -89,6 +99,8 @@ impl Question {
             Self::CheckKey { .. } => "check_key",
             Self::TestDestination { .. } => "test_destination",
             Self::CheckSync { .. } => "check_sync",
+            Self::PreviewRecords { .. } => "preview_records",
+            Self::PlanRun { .. } => "plan_run",
             Self::ResyncSync { .. } => "resync_sync",
         }
     }

@@ -38,7 +38,10 @@ pub async fn ask(app: &App, caller: &Caller, question: Question) -> Result<Opera
             endpoint::kind::<Destination>(&mut tx, *destination).await?;
             ("destination", destination.uuid())
         }
-        Question::CheckSync { sync } | Question::ResyncSync { sync, .. } => {
+        Question::CheckSync { sync }
+        | Question::PreviewRecords { sync }
+        | Question::PlanRun { sync }
+        | Question::ResyncSync { sync, .. } => {
             sync::ops::read(&mut tx, *sync).await?;
             ("sync", sync.uuid())
         }
@@ -71,7 +74,8 @@ fn right(question: &Question) -> Right {
             Right::ConnectionsWrite
         }
         Question::DescribeModel { .. } | Question::CheckKey { .. } => Right::ModelsWrite,
-        Question::PreviewModel { .. } => Right::RowsRead,
+        Question::PreviewModel { .. } | Question::PreviewRecords { .. } => Right::RowsRead,
+        Question::PlanRun { .. } => Right::SyncsRun,
         Question::TestDestination { .. } => Right::DestinationsWrite,
         Question::CheckSync { .. } | Question::ResyncSync { .. } => Right::SyncsWrite,
     }
@@ -109,13 +113,27 @@ pub async fn give_back(db: &Db, ids: &[Uuid], epochs: &[i64]) -> Result<()> {
     store::give_back(db, ids, epochs).await
 }
 
-/// Writes the answer; false when another worker has the operation now.
+/// Writes the answer; false when another worker has the operation now. A NUL in a row's text, which Postgres cannot keep,
+/// is shown as `␀`.
 ///
 /// # Errors
 /// [`crate::error::Code::Database`].
-pub async fn answer(app: &App, claim: &OperationClaim, answer: &Result<Value>) -> Result<bool> {
+pub async fn answer(app: &App, claim: &OperationClaim, answer: Result<Value>) -> Result<bool> {
     let mut tx = app.db.tenant(claim.workspace).await?;
-    let held = store::answer(&mut tx, claim, answer).await?;
+    let answer = answer.map(without_nul);
+    let held = store::answer(&mut tx, claim, &answer).await?;
     tx.commit().await?;
     Ok(held)
+}
+
+fn without_nul(answer: Value) -> Value {
+    let text = |text: String| if text.contains('\0') { text.replace('\0', "\u{2400}") } else { text };
+    match answer {
+        Value::String(known) => Value::String(text(known)),
+        Value::Array(values) => values.into_iter().map(without_nul).collect(),
+        Value::Object(members) => {
+            Value::Object(members.into_iter().map(|(name, value)| (text(name), without_nul(value))).collect())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => answer,
+    }
 }

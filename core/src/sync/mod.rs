@@ -126,6 +126,32 @@ pub struct Position {
 }
 
 impl Position {
+    /// Before the first batch.
+    #[must_use]
+    pub fn beginning(generation: i64) -> Self {
+        Self {
+            generation,
+            batch_seq: 0,
+            batch_state: "released".into(),
+            batch: None,
+            carry: None,
+            token: None,
+            ordinal: 0,
+            progress_partition: None,
+            progress_offset: None,
+            cluster_id: None,
+            progress: None,
+        }
+    }
+
+    /// The same place for a generation: another begins anew, and its batches are numbered on.
+    fn of_generation(self, generation: i64) -> Self {
+        if self.generation == generation {
+            return self;
+        }
+        Self { batch_seq: self.batch_seq, ..Self::beginning(generation) }
+    }
+
     /// Follows a progress record, and its offset where that is known.
     pub fn follow(&mut self, progress: &Progress, offset: Option<i64>) {
         self.token = progress.source_token.clone().or_else(|| self.token.take());

@@ -54,6 +54,15 @@ pub async fn position(tx: &mut TenantTx, id: SyncId, generation: i64, epoch: i64
     store::take_position(tx, id, generation, epoch).await
 }
 
+/// Where the next run of a sync would begin, for a look ahead: a new generation, from the beginning.
+///
+/// # Errors
+/// [`crate::error::Code::Database`].
+pub async fn position_ahead(tx: &mut TenantTx, id: SyncId, generation: i64) -> Result<Position> {
+    let known = store::position(tx, id).await?;
+    Ok(known.map_or_else(|| Position::beginning(generation), |position| position.of_generation(generation)))
+}
+
 pub(crate) async fn set_batch(tx: &mut TenantTx, id: SyncId, epoch: i64, seq: i64, sealed: &Sealed) -> Result<()> {
     store::set_batch(tx, id, epoch, seq, sealed).await
 }

@@ -13,7 +13,7 @@ use freshet_core::testing::{Bench, make_source, surroundings, with_database};
 use freshet_core::{model, sync};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -36,6 +36,16 @@ pub struct Seen {
     pub key: Option<Value>,
     pub value: Value,
     pub headers: BTreeMap<String, String>,
+    pub raw: Raw,
+}
+
+/// A record to the byte, as texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raw {
+    pub partition: i32,
+    pub key: Option<String>,
+    pub headers: Vec<(String, String)>,
+    pub value: Option<String>,
 }
 
 impl Shop {
@@ -213,22 +223,28 @@ pub fn committed(topic: &str) -> Vec<Seen> {
             None => {}
             Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
             Some(Err(error)) => panic!("{error}"),
-            Some(Ok(message)) => seen.push(Seen {
-                key: message.key().map(|key| serde_json::from_slice(key).unwrap()),
-                value: message.payload().map_or(Value::Null, |value| serde_json::from_slice(value).unwrap()),
-                headers: message.headers().map_or_else(BTreeMap::new, |headers| {
-                    headers
-                        .iter()
-                        .map(|header| {
-                            let value = String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned();
-                            (header.key.to_owned(), value)
-                        })
-                        .collect()
-                }),
-            }),
+            Some(Ok(message)) => seen.push(see(&message)),
         }
     }
     seen
+}
+
+fn see(message: &BorrowedMessage<'_>) -> Seen {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    let headers: Vec<_> =
+        headers.map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default()))).collect();
+    Seen {
+        key: message.key().map(|key| serde_json::from_slice(key).unwrap()),
+        value: message.payload().map_or(Value::Null, |value| serde_json::from_slice(value).unwrap()),
+        headers: headers.iter().cloned().collect(),
+        raw: Raw {
+            partition: message.partition(),
+            key: message.key().map(text),
+            headers,
+            value: message.payload().map(text),
+        },
+    }
 }
 
 /// Expects each id of `ids` exactly once, and each `freshet-id` once.

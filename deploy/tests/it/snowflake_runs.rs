@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use crate::shop::{Seen, Shop, each_once};
 
 /// A running emulator with the database SHOP.
-struct Emulator {
+pub struct Emulator {
     process: Child,
     url: String,
     database_url: String,
@@ -48,7 +48,7 @@ fn program() -> PathBuf {
 }
 
 impl Emulator {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let database_url = with_database(&surroundings("FRESHET_TEST_DATABASE_URL"), &make_source().await.unwrap());
         let mut process = Command::new(program())
             .args(["serve", "--database-url", &database_url])
@@ -76,18 +76,18 @@ impl Emulator {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn sql(&self, statements: &str) -> String {
+    pub fn sql(&self, statements: &str) -> String {
         self.command("sql", &["--database", "SHOP", "--schema", "PUBLIC", statements])
     }
 
     /// Adds orders with these numbers.
-    fn add_orders(&self, numbers: std::ops::RangeInclusive<i64>) {
+    pub fn add_orders(&self, numbers: std::ops::RangeInclusive<i64>) {
         let values: Vec<_> = numbers.map(|n| format!("({n}, 'order {n}', {n}.50)")).collect();
         self.sql(&format!("insert into \"orders\" values {}", values.join(", ")));
     }
 
     /// The table `orders`, and an active sync of it to a topic of its own.
-    async fn sync(&self, config: Value) -> Shop {
+    pub async fn sync(&self, config: Value) -> Shop {
         self.sql(
             "create table \"orders\" (\"id\" number(38,0) primary key, \"name\" varchar, \"amount\" number(12,2))",
         );
@@ -96,7 +96,7 @@ impl Emulator {
     }
 
     /// The table `orders`, the Stream FRESHET.S on it, and an active sync of that.
-    async fn stream_sync(&self) -> Shop {
+    pub async fn stream_sync(&self) -> Shop {
         self.sql(
             "create table \"orders\" (\"id\" number(38,0) primary key, \"name\" varchar, \"amount\" number(12,2))",
         );
@@ -190,7 +190,7 @@ impl Emulator {
 }
 
 /// Asks a question of whichever worker runs.
-async fn answered(shop: &Shop, question: Question) -> Result<Value, Failure> {
+pub async fn answered(shop: &Shop, question: Question) -> Result<Value, Failure> {
     let (app, caller) = (&shop.bench.app, &shop.bench.caller);
     let asked = operation::ops::ask(app, caller, question).await.unwrap();
     crate::shop::until("the question is answered", async || {

@@ -38,7 +38,7 @@ pub(super) async fn answer(app: &App, held: Held<OperationClaim>) {
     if let Err(error) = &answer {
         tracing::info!(operation.id = %claim.id, kind = claim.question.kind(), error = %error.chain(), "operation failed");
     }
-    if let Err(error) = ops::answer(app, &claim, &answer).await {
+    if let Err(error) = ops::answer(app, &claim, answer).await {
         tracing::warn!(operation.id = %claim.id, error = %error.chain(), "cannot write the answer");
     }
 }
@@ -71,6 +71,8 @@ async fn find(app: &App, workspace: WorkspaceId, question: Question) -> Result<V
         }
         Question::TestDestination { destination } => test_destination(app, workspace, destination).await,
         Question::CheckSync { sync } => check_sync(app, workspace, sync).await,
+        Question::PreviewRecords { sync } => pipeline::ahead::preview(app, workspace, sync).await,
+        Question::PlanRun { sync } => pipeline::ahead::plan(app, workspace, sync).await,
         Question::ResyncSync { sync, how } => resync(app, workspace, sync, how).await,
     }
 }

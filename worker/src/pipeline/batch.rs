@@ -1,11 +1,14 @@
 //! Publishing one batch: a reader task fills chunks, this task sends them, Postgres follows.
 
-use freshet_core::connector::{EncodePlan, ModelSpec, Progress, ReadEnd, ReadRequest, Schema};
+use freshet_core::connector::{
+    EncodePlan, Encoder, ModelSpec, Progress, ReadEnd, ReadPlan, ReadRequest, Registry, Schema,
+};
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
 use freshet_core::planted::{Bug, planted};
 use freshet_core::run::Counts;
 use freshet_core::run::work::{self, Delivered};
+use freshet_core::sync::work::Work;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
@@ -189,58 +192,52 @@ type Spare = mpsc::Sender<freshet_core::connector::Chunk>;
 
 fn sink(attempt: &Attempt<'_>, start: &Start) -> Result<(ChunkSink, mpsc::Receiver<Full>, Spare)> {
     let (ground, work, plan) = (&attempt.ground, &attempt.started.work, &attempt.plan.1);
-    let schema = Schema { columns: plan.columns.clone() };
-    let key = plan
-        .key
-        .iter()
-        .map(|name| {
-            schema.position(name).ok_or_else(|| {
-                Error::new(Code::ModelKeyMissing, format!("the key's column `{name}` is not in the model"))
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
     let (_, ts_ms) = unwrap_batch(attempt.started.position.batch.as_ref());
-    let encoder = ground.registry.find_format(&work.config.format)?.encoder(EncodePlan {
-        schema,
-        key,
-        envelope: work.config.envelope,
-        key_form: work.config.key,
-        numbers: work.config.numbers,
-        source: source_members(attempt),
-    })?;
+    let encoder = encoder(ground.registry, work, &attempt.started.connection.0, plan)?;
     let open = attempt.lane.as_ref().ok_or_else(|| Error::new(Code::Internal, "no lane is open"))?;
     // One chunk is in flight, one waits in the channel, one is being filled.
     let (full_in, full_out) = mpsc::channel(1);
     let (spare_in, spare_out) = mpsc::channel(3);
     let plan = SinkPlan {
-        sync_id: work.sync_id.to_string(),
-        sync_name: work.sync_name.clone(),
-        topic: work.topic.clone(),
         run_id: attempt.claim.run.to_string(),
         fence: attempt.claim.epoch,
-        generation: work.generation,
         batch_seq: attempt.started.position.batch_seq,
         ts_ms,
         rows_max: ground.settings.chunk_rows_max,
         bytes_max: ground.settings.chunk_bytes_max,
         message_bytes_max: open.message_bytes_max,
-        tolerance: work.config.error_tolerance,
-        deletes: work.config.deletes(),
-        headers: work.config.headers.clone(),
-        one_row_per_key: plan.mode == freshet_core::connector::ReadMode::Full,
         clock: ground.clock.clone(),
+        ..SinkPlan::of(work)
     };
     Ok((ChunkSink::new(encoder, plan, start, full_in, spare_out), full_out, spare_in))
 }
 
+/// The encoder of a sync's records.
+pub(super) fn encoder(registry: &Registry, work: &Work, kind: &str, plan: &ReadPlan) -> Result<Box<dyn Encoder>> {
+    let schema = Schema { columns: plan.columns.clone() };
+    let place = |name: &String| {
+        schema
+            .position(name)
+            .ok_or_else(|| Error::new(Code::ModelKeyMissing, format!("the key's column `{name}` is not in the model")))
+    };
+    let key = plan.key.iter().map(place).collect::<Result<Vec<_>>>()?;
+    registry.find_format(&work.config.format)?.encoder(EncodePlan {
+        schema,
+        key,
+        envelope: work.config.envelope,
+        key_form: work.config.key,
+        numbers: work.config.numbers,
+        source: source_members(work, kind),
+    })
+}
+
 /// The constant members of the envelope's `source`.
-fn source_members(attempt: &Attempt<'_>) -> String {
-    let work = &attempt.started.work;
+fn source_members(work: &Work, kind: &str) -> String {
     let mut members = json!({
         "connector": "freshet",
         "version": env!("CARGO_PKG_VERSION"),
         "name": work.sync_name,
-        "kind": attempt.started.connection.0,
+        "kind": kind,
         "connection": work.connection_name,
         "model": work.model_name,
     });

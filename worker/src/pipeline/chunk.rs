@@ -6,10 +6,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use freshet_core::clock::Clock;
 use freshet_core::connector::{
-    Change, ChangeMeta, Chunk, EncodeError, Encoder, Flow, Header, Message, Op, Progress, Row, Sink, Span, Target,
+    Change, ChangeMeta, Chunk, EncodeError, Encoder, Flow, Header, Message, Op, Progress, ReadMode, Row, Sink, Span,
+    Target,
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::run::work::DeadLetter;
+use freshet_core::sync::work::Work;
 use freshet_core::sync::{Deletes, ErrorTolerance};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -46,6 +48,30 @@ pub(super) struct SinkPlan {
     /// A key that comes twice in a row is a fault of the model: the rows are ordered by key.
     pub(super) one_row_per_key: bool,
     pub(super) clock: Clock,
+}
+
+impl SinkPlan {
+    /// What a sync says of itself; run, batch and limits are not of its own.
+    pub(super) fn of(work: &Work) -> Self {
+        Self {
+            sync_id: work.sync_id.to_string(),
+            sync_name: work.sync_name.clone(),
+            topic: work.topic.clone(),
+            run_id: String::new(),
+            fence: 0,
+            generation: work.generation,
+            batch_seq: 0,
+            ts_ms: 0,
+            rows_max: 0,
+            bytes_max: 0,
+            message_bytes_max: 0,
+            tolerance: work.config.error_tolerance,
+            deletes: work.config.deletes(),
+            headers: work.config.headers.clone(),
+            one_row_per_key: work.config.mode == ReadMode::Full,
+            clock: Clock::system(),
+        }
+    }
 }
 
 /// Takes a batch's changes and hands chunks over.
@@ -113,6 +139,11 @@ impl ChunkSink {
     /// Hands the last chunk over: the batch is complete with it.
     pub(super) async fn finish(mut self, token: Option<Value>) -> Result<()> {
         self.hand_over(token, true).await
+    }
+
+    /// The chunk as far as it is filled.
+    pub(super) fn into_chunk(self) -> Chunk {
+        self.chunk
     }
 
     async fn hand_over(&mut self, token: Option<Value>, complete: bool) -> Result<()> {

@@ -9,6 +9,7 @@
 //! While chunk n is in flight chunk n+1 is fetched and encoded; nothing is fetched or encoded inside an
 //! open transaction. What Kafka's progress record says is delivered is delivered; Postgres follows it.
 
+pub(crate) mod ahead;
 mod batch;
 mod chunk;
 mod ledger;
@@ -60,7 +61,7 @@ pub async fn deliver(app: &App, claim: &Claim, worker: &str, stop: &Stop) -> Res
     let started = work::start(app, claim, worker).await?;
     failpoint::reach(Step::GenerationTaken);
     let source = app.registry.find_source(&started.connection.0)?.open(started.connection.1.clone()).await?;
-    let plan = read_plan(app, claim, &started, source).await?;
+    let plan = read_plan(app, claim.workspace, &started.work, source).await?;
     let ground = Ground {
         registry: &app.registry,
         settings: &app.settings,
@@ -271,16 +272,15 @@ impl<'a> Attempt<'a> {
 /// What is read: the model's columns are found first where nobody has looked yet.
 async fn read_plan(
     app: &App,
-    claim: &Claim,
-    started: &Started,
+    workspace: WorkspaceId,
+    work: &Work,
     mut source: Box<dyn Source>,
 ) -> Result<(Box<dyn Source>, ReadPlan)> {
-    let work = &started.work;
     let (columns, key) = match &work.columns {
         Some(columns) => (columns.clone(), work.primary_key.clone()),
         None => {
             let (schema, source_key) = source.describe(&work.spec).await?;
-            let mut tx = app.db.tenant(claim.workspace).await?;
+            let mut tx = app.db.tenant(workspace).await?;
             let named = &work.primary_key;
             model::ops::record_columns(&mut tx, work.model_version_id, named, &schema, &source_key).await?;
             tx.commit().await?;

@@ -26,7 +26,7 @@ mod settings;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use freshet_core::connector::{Destination, DestinationKind, Field, Lane, Prepared, Step, TopicPlan};
+use freshet_core::connector::{Destination, DestinationKind, Field, Lane, Prepared, Step, TopicLook, TopicPlan};
 use freshet_core::error::{Code, Error, Result};
 
 pub use settings::{
@@ -72,6 +72,14 @@ impl Destination for Cluster {
         let prepared = preflight::prepare(Arc::clone(&self.settings), plan).await?;
         self.message_bytes_max = prepared.message_bytes_max;
         Ok(prepared)
+    }
+
+    async fn look(&mut self, plan: &TopicPlan) -> Result<TopicLook> {
+        preflight::look(Arc::clone(&self.settings), plan).await
+    }
+
+    fn partition(&self, key: Option<&[u8]>, partitions: i32) -> Option<i32> {
+        key.map(|key| native::partition(key, partitions))
     }
 
     async fn lane(&mut self, plan: &TopicPlan) -> Result<Box<dyn Lane>> {

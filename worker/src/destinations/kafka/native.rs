@@ -57,6 +57,21 @@ impl Drop for Headers {
     }
 }
 
+/// Where `murmur2_random` sends a key.
+pub(super) fn partition(key: &[u8], partitions: i32) -> i32 {
+    // SAFETY: the hash reads the key's bytes alone; topic and opaques are for other partitioners.
+    unsafe {
+        sys::rd_kafka_msg_partitioner_murmur2(
+            ptr::null(),
+            key.as_ptr().cast(),
+            key.len(),
+            partitions.max(1),
+            ptr::null_mut(),
+            ptr::null_mut(),
+        )
+    }
+}
+
 /// A topic, looked up once; keeps its producer alive.
 pub(super) struct Topic {
     topic: NonNull<sys::rd_kafka_topic_t>,

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use freshet_core::connector::{Guarantee, Prepared, Step, TopicCreate, TopicPlan};
+use freshet_core::connector::{Guarantee, Prepared, Step, TopicCreate, TopicLook, TopicPlan};
 use freshet_core::error::{Code, Error, Result};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
@@ -116,6 +116,33 @@ fn prepare_now(settings: &KafkaSettings, plan: &TopicPlan) -> Result<Prepared> {
     });
     tracing::debug!(topic = %plan.topic, cluster_id = %cluster.id, message_bytes_max, "destination prepared");
     Ok(Prepared { steps, cluster_id: cluster.id, message_bytes_max, progress_partitions })
+}
+
+/// Looks at the data topic, and creates nothing.
+///
+/// # Errors
+/// `kafka.topic_missing` when it is not there and not to be created; why it cannot be asked for.
+pub(super) async fn look(settings: Arc<KafkaSettings>, plan: &TopicPlan) -> Result<TopicLook> {
+    let plan = plan.clone();
+    off_thread(move || look_now(&settings, &plan)).await?
+}
+
+fn look_now(settings: &KafkaSettings, plan: &TopicPlan) -> Result<TopicLook> {
+    let (session, _) = Session::dial(settings, Watch::default())?;
+    let name = &plan.topic;
+    let found = session.topic(name, "DESCRIBE and WRITE")?;
+    let partitions = match (&found, &plan.create) {
+        (Some(state), _) => i32::try_from(state.partitions.len()).unwrap_or(i32::MAX),
+        (None, Some(create)) => create.partitions,
+        (None, None) => return Err(topic_missing(name)),
+    };
+    let configs = if found.is_some() { session.configs(name)?.unwrap_or_default() } else { BTreeMap::new() };
+    let bytes_max = configs.get("max.message.bytes").and_then(|text| text.parse().ok()).unwrap_or(MESSAGE_BYTES_MAX);
+    Ok(TopicLook { is_there: found.is_some(), partitions, message_bytes_max: bytes_max.min(own_bytes_max(settings)) })
+}
+
+fn topic_missing(name: &str) -> Error {
+    Error::new(Code::KafkaTopicMissing, format!("topic `{name}` is not there"))
 }
 
 /// What the destination's own settings allow a record to be.
@@ -310,7 +337,7 @@ impl Session {
             return Ok((state, false));
         }
         let Some(create) = create else {
-            return Err(Error::new(Code::KafkaTopicMissing, format!("topic `{name}` is not there")));
+            return Err(topic_missing(name));
         };
         let state = self.create(&NewTopic {
             name,

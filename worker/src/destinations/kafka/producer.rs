@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use freshet_core::connector::{
-    Chunk, Guarantee, Header, Lane, LaneSpec, Message, PartitionRange, Progress, Receipt, Target, TopicPlan,
+    Chunk, Guarantee, Lane, LaneSpec, Message, PartitionRange, Progress, Receipt, Target, TopicPlan,
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
@@ -484,13 +484,8 @@ impl Engine {
 }
 
 fn headers(chunk: &Chunk, message: &Message) -> Headers {
-    let own = message.extra.and_then(|extra| chunk.extra_headers.get(extra as usize));
-    let own = own.map_or(&[][..], Vec::as_slice);
-    let mut headers = Headers::with_capacity(2 + chunk.headers.len() + own.len());
-    headers.add(b"freshet-id", message.id.of(&chunk.buffer));
-    headers.add(b"freshet-op", message.op.as_bytes());
-    let add = |header: &Header| headers.add(header.name.as_bytes(), &header.value);
-    chunk.headers.iter().chain(own).for_each(add);
+    let mut headers = Headers::with_capacity(4 + chunk.headers.len());
+    chunk.headers_of(message).for_each(|(name, value)| headers.add(name.as_bytes(), value));
     headers
 }
 

@@ -15,7 +15,7 @@
 //! json has no equality at all. Keys are the same when their texts are, as they are in Kafka.
 
 use freshet_core::connector::{
-    BatchName, Change, Flow, Op, ReadEnd, ReadPlan, ReadRequest, Row, SealRequest, Sealed, Sink,
+    Ahead, BatchName, Change, Flow, Op, ReadEnd, ReadPlan, ReadRequest, Row, SealRequest, Sealed, Sink,
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
@@ -30,7 +30,6 @@ use super::catalogue::{column_types, fill_from, refuse_changed};
 use super::seal::refuse_standby;
 use super::session::{Session, failed};
 use super::sql::{identifier, literal, relation};
-use super::types::PgType;
 
 /// Columns of a model, at most: a table has 1 600, the difference each of them twice.
 const COLUMNS_MAX: usize = 799;
@@ -153,6 +152,31 @@ async fn seal_at_once(
     tables: &Tables,
     user: &str,
 ) -> Result<Sealed> {
+    let Compared { snapshot, difference, rows } = compare(connection, request, tables, user).await?;
+    if rows == 0 {
+        run(connection, "rollback", "cannot give the snapshot up").await?;
+        return Ok(Sealed { batch: Value::Null, carry: request.carry.clone(), empty: true, notes: Vec::new() });
+    }
+    failpoint::during(Step::SealSent, run(connection, "commit", "cannot keep the snapshot")).await?;
+    let base = Base { snapshot, columns: columns(&request.plan), key: request.plan.key.clone() };
+    let (batch, carry) = (serde_json::to_value(Batch { difference, rows }), serde_json::to_value(base));
+    Ok(Sealed { batch: batch.unwrap_or_default(), carry: carry.ok(), empty: false, notes: Vec::new() })
+}
+
+/// A snapshot and its difference, in a transaction that is still open.
+struct Compared {
+    snapshot: String,
+    difference: String,
+    rows: i64,
+}
+
+/// Begins a transaction, and takes a snapshot and its difference in it, unless they are there already.
+async fn compare(
+    connection: &mut PgConnection,
+    request: &SealRequest,
+    tables: &Tables,
+    user: &str,
+) -> Result<Compared> {
     let (plan, seq) = (&request.plan, request.name.seq);
     if plan.columns.len() > COLUMNS_MAX {
         let told = format!("mode `diff` takes at most {COLUMNS_MAX} columns; the model has {}", plan.columns.len());
@@ -185,14 +209,30 @@ async fn seal_at_once(
         run(connection, &statement, "cannot take the difference").await?;
     }
     let rows = count(connection, &tables.quoted(&difference)).await?;
-    if rows == 0 {
-        run(connection, "rollback", "cannot give the snapshot up").await?;
-        return Ok(Sealed { batch: Value::Null, carry: request.carry.clone(), empty: true, notes: Vec::new() });
-    }
-    failpoint::during(Step::SealSent, run(connection, "commit", "cannot keep the snapshot")).await?;
-    let base = Base { snapshot, columns: columns(plan), key: plan.key.clone() };
-    let (batch, carry) = (serde_json::to_value(Batch { difference, rows }), serde_json::to_value(base));
-    Ok(Sealed { batch: batch.unwrap_or_default(), carry: carry.ok(), empty: false, notes: Vec::new() })
+    Ok(Compared { snapshot, difference, rows })
+}
+
+/// Hands on the first changes of what the next batch would be. The transaction stays open: the caller gives the connection
+/// up, and the server rolls it back.
+pub(super) async fn look_ahead(session: &mut Session, request: &SealRequest, sink: &mut dyn Sink) -> Result<()> {
+    let (tables, user) = (Tables::of(session, &request.name), session.settings.user.clone());
+    let connection = session.open().await?;
+    let Compared { difference, rows, .. } = compare(connection, request, &tables, &user).await?;
+    read_rows(connection, &request.plan, &tables, &Batch { difference, rows }, 0, sink).await.map(|_| ())
+}
+
+/// Counts the changes of what the next batch would be; see [`look_ahead`].
+pub(super) async fn count_ahead(session: &mut Session, request: &SealRequest) -> Result<Ahead> {
+    let (tables, user) = (Tables::of(session, &request.name), session.settings.user.clone());
+    let connection = session.open().await?;
+    let Compared { difference, .. } = compare(connection, request, &tables, &user).await?;
+    let of = |letter: &str| format!("count(*) filter (where op = '{letter}')");
+    let sql = format!("select {}, {}, {} from {}", of("c"), of("u"), of("d"), tables.quoted(&difference));
+    let (created, updated, deleted) = sqlx::query_as(AssertSqlSafe(sql))
+        .fetch_one(connection)
+        .await
+        .map_err(failed("cannot count the difference"))?;
+    Ok(Ahead::new([(Op::Create, created), (Op::Update, updated), (Op::Delete, deleted)], 0))
 }
 
 /// Stands for what a batch's tables are made from.
@@ -366,7 +406,19 @@ async fn read_on(
         .transpose()
         .map_err(unread("the sync's position does not read"))?;
     let from = from.map_or(0, |token| token.ordinal);
-    let (difference, width) = (tables.quoted(&batch.difference), request.plan.columns.len());
+    read_rows(connection, &request.plan, tables, &batch, from, sink).await
+}
+
+/// Reads a difference's changes from an ordinal on, up to the batch's last.
+async fn read_rows(
+    connection: &mut PgConnection,
+    plan: &ReadPlan,
+    tables: &Tables,
+    batch: &Batch,
+    from: i64,
+    sink: &mut dyn Sink,
+) -> Result<ReadEnd> {
+    let (difference, width) = (tables.quoted(&batch.difference), plan.columns.len());
     if !tables.found(connection).await?.iter().any(|table| table.name == batch.difference) {
         return Err(Error::new(Code::PostgresSnapshotGone, format!("the batch's table, {difference}, is gone")));
     }
@@ -382,8 +434,8 @@ async fn read_on(
             return Err(Error::new(Code::PostgresQuery, format!("row {} of {difference} is missing", last + 1)));
         }
         last = ordinal;
-        fill_half(&found, 2, &types, request, &mut before)?;
-        fill_half(&found, 2 + width, &types, request, &mut after)?;
+        fill_from(&found, 2, &types, &plan.columns, &mut before)?;
+        fill_from(&found, 2 + width, &types, &plan.columns, &mut after)?;
         let change = match op {
             Op::Create => Change { op, before: None, after: Some(&after) },
             Op::Delete => Change { op, before: Some(&before), after: None },
@@ -412,10 +464,6 @@ fn head(found: &PgRow) -> Result<(i64, Op)> {
         _ => Op::Update,
     };
     Ok((ordinal, op))
-}
-
-fn fill_half(found: &PgRow, first: usize, types: &[PgType], request: &ReadRequest, row: &mut Row) -> Result<()> {
-    fill_from(found, first, types, &request.plan.columns, row)
 }
 
 /// Gives back what a delivered batch took: its difference, and the snapshots before its own.

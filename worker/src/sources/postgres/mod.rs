@@ -14,7 +14,9 @@
 //! | `seal` | the bound of an incremental batch, below the late-commit horizon |
 //! | `read` | streaming a batch |
 //! | `diff` | snapshots, and what changed between two of them |
+//! | `ahead` | what the next batch would hold, without fixing it |
 
+mod ahead;
 mod catalogue;
 mod diff;
 mod read;
@@ -26,8 +28,8 @@ pub mod types;
 
 use async_trait::async_trait;
 use freshet_core::connector::{
-    BatchName, Catalogue, Field, KeyCheck, ModelSpec, Preview, ReadEnd, ReadMode, ReadRequest, Schema, SealRequest,
-    Sealed, Sink, Source, SourceKind, Step,
+    Ahead, BatchName, Catalogue, Field, KeyCheck, ModelSpec, Preview, ReadEnd, ReadMode, ReadRequest, Schema,
+    SealRequest, Sealed, Sink, Source, SourceKind, Step,
 };
 use freshet_core::error::Result;
 use serde_json::Value;
@@ -95,6 +97,14 @@ impl Source for Postgres {
             ReadMode::Diff => diff::read(&mut self.session, request, sink).await,
             _ => read::read(&mut self.session, request, sink).await,
         }
+    }
+
+    async fn look_ahead(&mut self, request: &SealRequest, changes_max: usize, sink: &mut dyn Sink) -> Result<()> {
+        ahead::look(&mut self.session, request, changes_max, sink).await
+    }
+
+    async fn count_ahead(&mut self, request: &SealRequest) -> Result<Ahead> {
+        ahead::count(&mut self.session, request).await
     }
 
     async fn release(&mut self, name: &BatchName, batch: &Value) -> Result<()> {

@@ -60,40 +60,73 @@ pub(super) async fn read(session: &mut Session, request: &ReadRequest, sink: &mu
 async fn read_on(connection: &mut PgConnection, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd> {
     let plan = &request.plan;
     refuse_changed(connection, plan).await?;
-    let types = column_types(connection, &select(&plan.model, &plan.columns)).await?;
     let from = request.from.as_ref().map(Token::parse).transpose()?;
     match &plan.mode {
-        ReadMode::Full => read_full(connection, plan, &types, from, sink).await,
+        ReadMode::Full => read_full(connection, plan, from, None, sink).await,
         ReadMode::Changes { .. } => Err(super::sql::no_streams()),
         ReadMode::Diff => Err(Error::new(Code::Internal, "a difference is read by its ordinals")),
         ReadMode::Incremental { cursor } => {
             let bound = Bound::parse(&request.batch)?;
-            let from = from.or(bound.after.clone());
-            let order = Order::new(connection, plan, &types, Some(cursor)).await?;
-            let upper = bound.condition(cursor);
-            let sql = order.statement(plan, from.as_ref(), Some(&upper));
-            let token = stream(connection, plan, &types, &order, Op::Update, &sql, sink).await?;
-            Ok(ReadEnd { token: token.map(|token| token.write()) })
+            read_incremental(connection, plan, cursor, bound, from, None, sink).await
         }
     }
 }
 
-async fn read_full(
+/// Reads up to a bound, from a token on, `limit` rows at most.
+pub(super) async fn read_incremental(
     connection: &mut PgConnection,
     plan: &ReadPlan,
-    types: &[PgType],
+    cursor: &String,
+    bound: Bound,
     from: Option<Token>,
+    limit: Option<usize>,
     sink: &mut dyn Sink,
 ) -> Result<ReadEnd> {
-    let order = Order::new(connection, plan, types, None).await?;
+    let types = column_types(connection, &select(&plan.model, &plan.columns)).await?;
+    let order = Order::new(connection, plan, &types, Some(cursor)).await?;
+    let upper = bound.condition(cursor);
+    let sql = limited(order.statement(plan, from.or(bound.after).as_ref(), Some(&upper)), limit);
+    let token = stream(connection, plan, &types, &order, Op::Update, &sql, sink).await?;
+    Ok(ReadEnd { token: token.map(|token| token.write()) })
+}
+
+/// The statement of the rows up to a bound.
+pub(super) async fn incremental_rows(
+    connection: &mut PgConnection,
+    plan: &ReadPlan,
+    cursor: &String,
+    bound: &Bound,
+) -> Result<String> {
+    let types = column_types(connection, &select(&plan.model, &plan.columns)).await?;
+    let order = Order::new(connection, plan, &types, Some(cursor)).await?;
+    Ok(order.statement(plan, bound.after.as_ref(), Some(&bound.condition(cursor))))
+}
+
+fn limited(sql: String, limit: Option<usize>) -> String {
+    match limit {
+        Some(limit) => format!("{sql} limit {limit}"),
+        None => sql,
+    }
+}
+
+/// Reads every row, from a token on; `limit` rows at most of those without a key, and of the others.
+pub(super) async fn read_full(
+    connection: &mut PgConnection,
+    plan: &ReadPlan,
+    from: Option<Token>,
+    limit: Option<usize>,
+    sink: &mut dyn Sink,
+) -> Result<ReadEnd> {
+    let types = column_types(connection, &select(&plan.model, &plan.columns)).await?;
+    let order = Order::new(connection, plan, &types, None).await?;
     let from_key = from.clone().filter(|token| token.key.is_some());
     let mut end = None;
     if from_key.is_none() && order.may_be_null {
         let passed = from.and_then(|token| token.nulls).unwrap_or(0);
-        end = stream_without_key(connection, plan, types, &order, passed, sink).await?;
+        end = stream_without_key(connection, plan, &types, &order, (passed, limit), sink).await?;
     }
-    let sql = order.statement(plan, from_key.as_ref(), None);
-    let token = stream(connection, plan, types, &order, Op::Read, &sql, sink).await?;
+    let sql = limited(order.statement(plan, from_key.as_ref(), None), limit);
+    let token = stream(connection, plan, &types, &order, Op::Read, &sql, sink).await?;
     Ok(ReadEnd { token: token.or(end).map(|token| token.write()) })
 }
 
@@ -268,13 +301,14 @@ async fn stream(
     Ok(any.then(|| order.token(&last)))
 }
 
-/// Rows with a NULL in the key, in the order of their whole texts: the token counts them.
+/// Rows with a NULL in the key, in the order of their whole texts: the token counts them. `passed` of them are left out,
+/// `limit` are read at most.
 async fn stream_without_key(
     connection: &mut PgConnection,
     plan: &ReadPlan,
     types: &[PgType],
     order: &Order,
-    passed: i64,
+    (passed, limit): (i64, Option<usize>),
     sink: &mut dyn Sink,
 ) -> Result<Option<Token>> {
     let missing: Vec<_> = order.names.iter().map(|name| format!("{} is null", identifier(name))).collect();
@@ -285,6 +319,7 @@ async fn stream_without_key(
         missing.join(" or "),
         identifiers(&columns),
     );
+    let sql = limited(sql, limit);
     let mut rows = connection.fetch(sqlx::query(AssertSqlSafe(sql)).persistent(false));
     let mut row = Row::default();
     let mut token = None;

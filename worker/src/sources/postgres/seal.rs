@@ -134,6 +134,23 @@ pub(super) async fn refuse_standby(connection: &mut PgConnection, what: &str) ->
     Ok(())
 }
 
+/// The bound of a batch if no transaction were open now; none while the model has no rows.
+///
+/// # Errors
+/// `model.key_null`, `model.cursor_invalid` and what asking fails with.
+pub(super) async fn bound_now(
+    connection: &mut PgConnection,
+    plan: &ReadPlan,
+    cursor: &str,
+    after: Option<Token>,
+) -> Result<Option<Bound>> {
+    let kind = cursor_kind(plan, cursor)?;
+    let candidate = candidate(connection, plan, cursor, kind).await?;
+    let Some(Candidate { upper, inclusive, .. }) = candidate else { return Ok(None) };
+    let bound = Bound { after, upper, inclusive };
+    Ok(has_rows(connection, plan, cursor, &bound).await?.then_some(bound))
+}
+
 /// Takes a candidate; none while the model has no rows.
 async fn candidate(
     connection: &mut PgConnection,

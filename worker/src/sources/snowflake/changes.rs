@@ -18,7 +18,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use freshet_core::clock::Clock;
 use freshet_core::connector::{
-    DuplicateKeys, Kind, ModelSpec, Note, ReadEnd, ReadPlan, ReadRequest, Row, SealRequest, Sealed, Sink, StreamFacts,
+    Ahead, DuplicateKeys, Kind, ModelSpec, Note, Op, ReadEnd, ReadPlan, ReadRequest, Row, SealRequest, Sealed, Sink,
+    StreamFacts,
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::catalogue::{column_of, refuse_changed, refuse_differing};
-use super::client::{QueryTag, Statement};
+use super::client::{QueryTag, Rows, Statement};
 use super::fold::{Action, Fold};
 use super::read::{self, Token, table_gone};
 use super::seal::{Batch, batch_tables, count, drop_tables};
@@ -76,15 +77,12 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest, schema: &
     let mut watch = request.carry.clone().and_then(|carry| serde_json::from_value::<Watch>(carry).ok());
     let mut notes = Vec::new();
     // Before the tables are looked at: what is taken in between is found there.
-    let has_data = session.value(sql::has_data(&quoted), &tag).await;
+    let has_data = has_data(session, &request.plan, &tag).await;
     let mut tables = batch_tables(session, Stage::Stream, &name.sync, &tag).await?;
     drop_spent(session, &tables, request, &tag).await;
     if oldest_with_rows(&tables).is_none() {
         let has_data = match has_data {
-            // Taken for no, an answer that does not read would let the Stream go stale unseen.
-            Ok(answer) => answer.as_deref().and_then(boolean).ok_or_else(|| {
-                Error::new(Code::SnowflakeAnswer, "whether the Stream has data is neither true nor false")
-            })?,
+            Ok(has_data) => has_data,
             Err(error) => return Err(explained(session, schema, stream, &tag, error).await),
         };
         let now = Clock::system().now();
@@ -103,14 +101,117 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest, schema: &
         return Ok(sealed(None, watch, notes));
     };
     let table = BatchTable::new(Stage::Stream, &session.work_schema(), &name.sync, oldest.seq);
-    let (rows, mark) = count(session, &table, table.count_changes(), &tag).await?;
+    let taken = taken(session, table, &request.plan, &tag).await?;
     if oldest.seq != name.seq {
-        let sentence = format!("{rows} rows that an earlier statement took out of the Stream go first: {}", table.name);
+        let Taken { table, rows, .. } = &taken;
+        let sentence = format!("{rows} rows that an earlier statement took out of the Stream go first: {table}");
         notes.push(Note { level: "warning", code: "source.table_adopted", sentence });
     }
-    let of_earlier_model = mark != Some(plan_mark(&request.plan.columns, &request.plan.key));
-    let taken = Taken { schema: table.schema, table: table.name, rows, of_earlier_model };
     Ok(sealed(Some(taken), watch, notes))
+}
+
+/// What a table holds, and whether that was taken as the plan would take it.
+async fn taken(session: &mut Session, table: BatchTable, plan: &ReadPlan, tag: &QueryTag) -> Result<Taken> {
+    let (rows, mark) = count(session, &table, table.count_changes(), tag).await?;
+    let of_earlier_model = mark != Some(plan_mark(&plan.columns, &plan.key));
+    Ok(Taken { schema: table.schema, table: table.name, rows, of_earlier_model })
+}
+
+async fn has_data(session: &mut Session, plan: &ReadPlan, tag: &QueryTag) -> Result<bool> {
+    let answer = session.value(sql::has_data(&relation(&plan.model)), tag).await?;
+    // Taken for no, an answer that does not read would let the Stream go stale unseen.
+    answer
+        .as_deref()
+        .and_then(boolean)
+        .ok_or_else(|| Error::new(Code::SnowflakeAnswer, "whether the Stream has data is neither true nor false"))
+}
+
+/// What the next batch would be taken from.
+enum Next {
+    /// A table that has rows already.
+    Taken(Taken),
+    /// The Stream.
+    Stream,
+    /// There is nothing.
+    Nothing,
+}
+
+async fn next(
+    session: &mut Session,
+    request: &SealRequest,
+    schema: &str,
+    stream: &str,
+    tag: &QueryTag,
+) -> Result<Next> {
+    let tables = batch_tables(session, Stage::Stream, &request.name.sync, tag).await?;
+    if let Some(oldest) = oldest_with_rows(&tables) {
+        let table = BatchTable::new(Stage::Stream, &session.work_schema(), &request.name.sync, oldest.seq);
+        return Ok(Next::Taken(taken(session, table, &request.plan, tag).await?));
+    }
+    match has_data(session, &request.plan, tag).await {
+        Ok(true) => {
+            refuse_changed(session, &request.plan).await?;
+            Ok(Next::Stream)
+        }
+        Ok(false) => Ok(Next::Nothing),
+        Err(error) => Err(explained(session, schema, stream, tag, error).await),
+    }
+}
+
+/// Hands on the first changes of what the next batch would be; the Stream stays where it is.
+pub(super) async fn look_ahead(
+    session: &mut Session,
+    request: &SealRequest,
+    (schema, stream): (&str, &str),
+    duplicates: DuplicateKeys,
+    changes_max: usize,
+    sink: &mut dyn Sink,
+) -> Result<()> {
+    let (plan, tag) = (&request.plan, QueryTag::of_batch(&request.name));
+    let taken = match next(session, request, schema, stream, &tag).await? {
+        Next::Taken(taken) => taken,
+        Next::Stream => {
+            // Two rows make an update; what the last ones fold into is not known when there are more.
+            let limit = 2 * changes_max + 2;
+            let sql = sql::look_stream(&relation(&plan.model), &plan.columns, &plan.key, limit);
+            let rows = session.client()?.rows(&Statement::large(sql).tagged(tag)).await?;
+            let (last, mut fold) = fold_all(rows, plan, duplicates, 0, 0, sink).await?;
+            return if usize::try_from(last) == Ok(limit) { Ok(()) } else { fold.close(sink) };
+        }
+        Next::Nothing => return Ok(()),
+    };
+    let batch = serde_json::to_value(Batch::Changes(taken.clone())).unwrap_or_default();
+    let request = ReadRequest { name: request.name.clone(), plan: plan.clone(), batch, from: None };
+    read(session, &request, &taken, duplicates, None, sink).await.map(|_| ())
+}
+
+/// Counts the changes of what the next batch would be.
+pub(super) async fn count_ahead(
+    session: &mut Session,
+    request: &SealRequest,
+    (schema, stream): (&str, &str),
+    duplicates: DuplicateKeys,
+) -> Result<Ahead> {
+    let (plan, tag) = (&request.plan, QueryTag::of_batch(&request.name));
+    let from = match next(session, request, schema, stream, &tag).await? {
+        Next::Taken(taken) => taken.table().quoted(),
+        Next::Stream => relation(&plan.model),
+        Next::Nothing => return Ok(Ahead::default()),
+    };
+    let found = session.texts(sql::count_folded(&from, &plan.key), &tag, 1).await?;
+    let number = |place: usize| {
+        let number = found.rows.first().and_then(|row| row.get(place)?.as_deref()?.parse::<i64>().ok());
+        number.ok_or_else(|| Error::new(Code::SnowflakeAnswer, "the count of changes does not read"))
+    };
+    let (created, updated, deleted) = (number(0)?, number(1)?, number(2)?);
+    let repeated = if duplicates == DuplicateKeys::DeadLetter { number(3)? } else { 0 };
+    let (without_key, deleted_without_key) = (number(4)?, number(5)?);
+    let changes = [
+        (Op::Create, created + repeated + without_key),
+        (Op::Update, updated),
+        (Op::Delete, deleted + deleted_without_key),
+    ];
+    Ok(Ahead::new(changes, repeated + without_key + deleted_without_key))
 }
 
 fn sealed(taken: Option<Taken>, watch: Option<Watch>, notes: Vec<Note>) -> Sealed {
@@ -247,11 +348,30 @@ pub(super) async fn read(
     } else {
         table.read(&plan.columns, Stage::Stream, after)
     };
-    let mut rows = session.client()?.rows(&Statement::large(sql).tagged(tag)).await.map_err(table_gone)?;
+    let rows = session.client()?.rows(&Statement::large(sql).tagged(tag)).await.map_err(table_gone)?;
     if !taken.of_earlier_model {
         let (found, _) = rows.columns().split_at(plan.columns.len().min(rows.columns().len()));
         refuse_differing(&plan.columns, &found.iter().map(column_of).collect::<Result<Vec<_>>>()?)?;
     }
+    let (last, mut fold) = fold_all(rows, plan, duplicates, after, from, sink).await?;
+    if u64::try_from(last).ok() != Some(taken.rows) {
+        let told = format!("a batch table ends at row {last} of {}", taken.rows);
+        return Err(Error::new(Code::SnowflakeAnswer, told));
+    }
+    fold.close(sink)?;
+    Ok(ReadEnd { token: (last > from).then(|| Token::Ordinal { ordinal: last }.write()) })
+}
+
+/// Folds rows that come after the ordinal `after`; those up to `from` were handed on before. The last ordinal, and what
+/// waits for more rows of its key.
+async fn fold_all(
+    mut rows: Rows,
+    plan: &ReadPlan,
+    duplicates: DuplicateKeys,
+    after: i64,
+    from: i64,
+    sink: &mut dyn Sink,
+) -> Result<(i64, Fold)> {
     let key = plan.key.iter().map(|name| read::place(plan, name)).collect::<Result<_>>()?;
     let mut fold = Fold::new(key, duplicates);
     let mut row = Row::default();
@@ -269,12 +389,7 @@ pub(super) async fn read(
             fold.take(action, &mut row, last, sink).await?;
         }
     }
-    if u64::try_from(last).ok() != Some(taken.rows) {
-        let told = format!("a batch table ends at row {last} of {}", taken.rows);
-        return Err(Error::new(Code::SnowflakeAnswer, told));
-    }
-    fold.close(sink)?;
-    Ok(ReadEnd { token: (last > from).then(|| Token::Ordinal { ordinal: last }.write()) })
+    Ok((last, fold))
 }
 
 /// Takes the action off a row.

@@ -15,14 +15,14 @@
 //! next seal drops it.
 
 use freshet_core::connector::{
-    BatchName, Cell, Change, Column, Flow, Op, ReadEnd, ReadPlan, ReadRequest, Row, SealRequest, Sealed, Sink,
+    Ahead, BatchName, Cell, Change, Column, Flow, Op, ReadEnd, ReadPlan, ReadRequest, Row, SealRequest, Sealed, Sink,
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{column_of, refuse_changed, refuse_differing};
-use super::client::{QueryTag, Statement};
+use super::client::{QueryTag, Rows, Statement};
 use super::decode::RowType;
 use super::read::{self, Token};
 use super::seal::{Batch, count, staged};
@@ -66,9 +66,7 @@ impl Difference {
 /// Fixes the next batch.
 pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result<Sealed> {
     let (plan, tag) = (&request.plan, QueryTag::of_batch(&request.name));
-    read::refuse_unordered(plan)?;
-    refuse_incomparable(plan)?;
-    refuse_changed(session, plan).await?;
+    refuse_what_cannot(session, plan).await?;
     let base = base(request)?;
     let schema = session.work_schema();
     refuse_gone(session, request, base.as_ref(), &tag).await?;
@@ -78,7 +76,7 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result
     let table = |stage| BatchTable::marked(stage, &schema, &request.name.sync, request.name.seq, &mark);
     let (snapshot, difference) = (table(Stage::Snapshot), table(Stage::Difference));
     create(session, &snapshot, statements::take_snapshot(&snapshot, plan), &tag).await?;
-    refuse_keys(session, plan, &snapshot, &tag).await?;
+    refuse_keys(session, statements::check_keys(&snapshot, plan), &tag).await?;
     let last = base.as_ref().map(Base::table);
     create(session, &difference, statements::take_difference(&difference, plan, &snapshot, last.as_ref()), &tag)
         .await?;
@@ -91,6 +89,12 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result
     let new = Base { schema: schema.clone(), snapshot: snapshot.name, plan: plan_mark(&plan.columns, &plan.key) };
     let batch = Difference { schema, difference: difference.name, base: base.map(|base| base.snapshot), rows };
     Ok(Sealed { carry: serde_json::to_value(new).ok(), ..Batch::Diff(batch).sealed(false) })
+}
+
+async fn refuse_what_cannot(session: &mut Session, plan: &ReadPlan) -> Result<()> {
+    read::refuse_unordered(plan)?;
+    refuse_incomparable(plan)?;
+    refuse_changed(session, plan).await
 }
 
 fn refuse_incomparable(plan: &ReadPlan) -> Result<()> {
@@ -190,14 +194,14 @@ async fn drop_left_over(session: &mut Session, request: &SealRequest, base: Opti
     }
 }
 
-async fn refuse_keys(session: &mut Session, plan: &ReadPlan, snapshot: &BatchTable, tag: &QueryTag) -> Result<()> {
-    let told = session.texts(statements::check_keys(snapshot, plan), tag, 1).await?;
+async fn refuse_keys(session: &mut Session, check: String, tag: &QueryTag) -> Result<()> {
+    let told = session.texts(check, tag, 1).await?;
     let number = |place: usize| told.rows.first()?.get(place)?.as_deref()?.parse::<u64>().ok();
     match (number(0), number(1)) {
         (Some(0), Some(0)) => Ok(()),
         (Some(0), Some(keys)) => Err(Error::new(Code::ModelKeyDuplicate, format!("{keys} keys occur more than once"))),
         (Some(rows), Some(_)) => Err(Error::new(Code::ModelKeyNull, format!("{rows} rows have NULL in the key"))),
-        _ => Err(Error::new(Code::SnowflakeAnswer, format!("the keys of {} cannot be counted", snapshot.name))),
+        _ => Err(Error::new(Code::SnowflakeAnswer, "the count of keys does not read")),
     }
 }
 
@@ -210,18 +214,26 @@ pub(super) async fn read(
     sink: &mut dyn Sink,
 ) -> Result<ReadEnd> {
     let (plan, tag) = (&request.plan, QueryTag::of_batch(&request.name));
-    let (width, from) = (plan.columns.len(), Token::ordinal(from.as_ref())?);
-    let statement = Statement::large(statements::read(&batch.table(), width, from)).tagged(tag);
-    let mut rows = session.client()?.rows(&statement).await.map_err(gone)?;
+    let from = Token::ordinal(from.as_ref())?;
+    let statement = Statement::large(statements::read(&batch.table(), plan.columns.len(), from)).tagged(tag);
+    let rows = session.client()?.rows(&statement).await.map_err(gone)?;
+    let last = push_all(rows, plan, from, sink).await?;
+    if u64::try_from(last).ok() != Some(batch.rows) {
+        let told = format!("{} ends at row {last} of {}", batch.difference, batch.rows);
+        return Err(Error::new(Code::SnowflakeAnswer, told));
+    }
+    Ok(ReadEnd { token: (last > from).then(|| Token::Ordinal { ordinal: last }.write()) })
+}
+
+/// Hands a difference's changes on; the last ordinal.
+async fn push_all(mut rows: Rows, plan: &ReadPlan, from: i64, sink: &mut dyn Sink) -> Result<i64> {
+    let width = plan.columns.len();
     refuse_differing(&plan.columns, &images(rows.columns().get(width..2 * width), plan)?)?;
     let (mut row, mut before, mut after) = (Row::default(), Row::default(), Row::default());
     let mut last = from;
     while rows.next(&mut row).await? {
         if read::ordinal(&mut row) != Some(last + 1) {
-            return Err(Error::new(
-                Code::SnowflakeAnswer,
-                format!("row {} of {} is missing", last + 1, batch.difference),
-            ));
+            return Err(Error::new(Code::SnowflakeAnswer, format!("row {} of the difference is missing", last + 1)));
         }
         last += 1;
         let op = op(&mut row)?;
@@ -237,11 +249,41 @@ pub(super) async fn read(
             sink.flush(Token::Ordinal { ordinal: last }.write()).await?;
         }
     }
-    if u64::try_from(last).ok() != Some(batch.rows) {
-        let told = format!("{} ends at row {last} of {}", batch.difference, batch.rows);
-        return Err(Error::new(Code::SnowflakeAnswer, told));
-    }
-    Ok(ReadEnd { token: (last > from).then(|| Token::Ordinal { ordinal: last }.write()) })
+    Ok(last)
+}
+
+/// Hands on the first changes of what the next difference would be.
+pub(super) async fn look_ahead(
+    session: &mut Session,
+    request: &SealRequest,
+    changes_max: usize,
+    sink: &mut dyn Sink,
+) -> Result<()> {
+    let (base, tag) = comparable(session, request).await?;
+    let sql = statements::look(&request.plan, base.as_ref(), changes_max);
+    let rows = session.client()?.rows(&Statement::large(sql).tagged(tag)).await?;
+    push_all(rows, &request.plan, 0, sink).await.map(|_| ())
+}
+
+/// Counts the changes of what the next difference would be.
+pub(super) async fn count_ahead(session: &mut Session, request: &SealRequest) -> Result<Ahead> {
+    let (base, tag) = comparable(session, request).await?;
+    let found = session.texts(statements::count_now(&request.plan, base.as_ref()), &tag, 3).await?;
+    let of = |op: Op| {
+        let row = found.rows.iter().find(|row| row.first().and_then(Option::as_deref) == Some(op.letter()));
+        row.and_then(|row| row.get(1)?.as_deref()?.parse().ok()).unwrap_or(0)
+    };
+    Ok(Ahead::new([Op::Create, Op::Update, Op::Delete].map(|op| (op, of(op))), 0))
+}
+
+/// The last snapshot, once everything that would keep a seal from comparing is looked at.
+async fn comparable(session: &mut Session, request: &SealRequest) -> Result<(Option<BatchTable>, QueryTag)> {
+    let (plan, tag) = (&request.plan, QueryTag::of_batch(&request.name));
+    refuse_what_cannot(session, plan).await?;
+    let base = base(request)?;
+    refuse_gone(session, request, base.as_ref(), &tag).await?;
+    refuse_keys(session, statements::check_keys_now(plan), &tag).await?;
+    Ok((base.as_ref().map(Base::table), tag))
 }
 
 /// A difference that is gone can be read no more, and the last snapshot may be gone with it.

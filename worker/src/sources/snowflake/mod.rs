@@ -17,8 +17,10 @@
 //! | `read` | streaming a batch |
 //! | `changes` | a Stream's changes: taken out of it into numbered tables, read from those |
 //! | `diff` | snapshots, and what changed between two of them |
+//! | `ahead` | what the next batch would hold, without fixing it |
 //! | `fold` | rows of a Stream into changes |
 
+mod ahead;
 mod catalogue;
 mod changes;
 pub mod client;
@@ -36,8 +38,8 @@ mod streams;
 
 use async_trait::async_trait;
 use freshet_core::connector::{
-    BatchName, Catalogue, Field, KeyCheck, MadeStream, ModelSpec, NewStream, Preview, ReadEnd, ReadRequest, Schema,
-    SealRequest, Sealed, Sink, Source, SourceKind, SourceQuery, Step,
+    Ahead, BatchName, Catalogue, Field, KeyCheck, MadeStream, ModelSpec, NewStream, Preview, ReadEnd, ReadRequest,
+    Schema, SealRequest, Sealed, Sink, Source, SourceKind, SourceQuery, Step,
 };
 use freshet_core::error::Result;
 use serde_json::Value;
@@ -112,6 +114,14 @@ impl Source for Snowflake {
 
     async fn read(&mut self, request: &ReadRequest, sink: &mut dyn Sink) -> Result<ReadEnd> {
         read::read(&mut self.session, request, sink).await
+    }
+
+    async fn look_ahead(&mut self, request: &SealRequest, changes_max: usize, sink: &mut dyn Sink) -> Result<()> {
+        ahead::look(&mut self.session, request, changes_max, sink).await
+    }
+
+    async fn count_ahead(&mut self, request: &SealRequest) -> Result<Ahead> {
+        ahead::count(&mut self.session, request).await
     }
 
     fn queries(&mut self) -> Vec<SourceQuery> {

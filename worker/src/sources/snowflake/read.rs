@@ -92,7 +92,7 @@ pub(super) async fn read(session: &mut Session, request: &ReadRequest, sink: &mu
             let from = Token::ordinal(from.as_ref())?;
             let statement = Statement::large(table.read(&plan.columns, Stage::Full, from)).tagged(tag);
             let found = session.client()?.rows(&statement).await.map_err(table_gone)?;
-            read_full(found, plan, from, rows, sink).await
+            read_full(found, plan, from, Some(rows), sink).await
         }
         (Batch::Incremental(bound), ReadMode::Incremental { cursor }) => {
             let statement = Statement::large(incremental(plan, cursor, &bound, from)?).tagged(tag);
@@ -116,7 +116,8 @@ pub(super) fn table_gone(error: Error) -> Error {
     }
 }
 
-fn incremental(plan: &ReadPlan, cursor: &str, bound: &Bound, from: Option<Token>) -> Result<String> {
+/// The statement of the rows up to a bound.
+pub(super) fn incremental(plan: &ReadPlan, cursor: &str, bound: &Bound, from: Option<Token>) -> Result<String> {
     let kind = cursor_kind(plan, cursor)?;
     let upper = bound.condition(cursor, kind);
     let condition = match from.as_ref().or(bound.after.as_ref()) {
@@ -139,7 +140,14 @@ pub(super) fn refuse_unordered(plan: &ReadPlan) -> Result<()> {
     Ok(())
 }
 
-async fn read_full(mut rows: Rows, plan: &ReadPlan, from: i64, announced: u64, sink: &mut dyn Sink) -> Result<ReadEnd> {
+/// Hands on rows with ordinals; all that were announced, if it was said how many there are.
+pub(super) async fn read_full(
+    mut rows: Rows,
+    plan: &ReadPlan,
+    from: i64,
+    announced: Option<u64>,
+    sink: &mut dyn Sink,
+) -> Result<ReadEnd> {
     let (found, _) = rows.columns().split_at(plan.columns.len().min(rows.columns().len()));
     refuse_differing(&plan.columns, &found.iter().map(column_of).collect::<Result<Vec<_>>>()?)?;
     let mut pusher = Pusher::new(plan)?;
@@ -154,7 +162,9 @@ async fn read_full(mut rows: Rows, plan: &ReadPlan, from: i64, announced: u64, s
         last += 1;
         pusher.push(Op::Read, &mut row, |_: &Row| Token::Ordinal { ordinal: before }, sink).await?;
     }
-    if u64::try_from(last).ok() != Some(announced) {
+    if let Some(announced) = announced
+        && u64::try_from(last).ok() != Some(announced)
+    {
         let told = format!("a batch table ends at row {last} of {announced}");
         return Err(Error::new(Code::SnowflakeAnswer, told));
     }
@@ -170,7 +180,13 @@ pub(super) fn ordinal(row: &mut Row) -> Option<i64> {
     }
 }
 
-async fn read_incremental(mut rows: Rows, plan: &ReadPlan, cursor: &str, sink: &mut dyn Sink) -> Result<ReadEnd> {
+/// Hands on rows of a model as they are.
+pub(super) async fn read_incremental(
+    mut rows: Rows,
+    plan: &ReadPlan,
+    cursor: &str,
+    sink: &mut dyn Sink,
+) -> Result<ReadEnd> {
     refuse_differing(&plan.columns, &rows.columns().iter().map(column_of).collect::<Result<Vec<_>>>()?)?;
     let mut pusher = Pusher::new(plan)?;
     let cursor = place(plan, cursor)?;

@@ -89,9 +89,7 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result
         (ReadMode::Changes { .. }, ModelSpec::Stream { schema, stream }) => {
             changes::seal(session, request, schema, stream).await
         }
-        (ReadMode::Changes { .. }, _) | (_, ModelSpec::Stream { .. }) => {
-            Err(Error::invalid("/config/mode/kind", "must be `changes` for a model of kind `stream`, and for no other"))
-        }
+        (ReadMode::Changes { .. }, _) | (_, ModelSpec::Stream { .. }) => Err(not_together()),
         (ReadMode::Diff, _) => diff::seal(session, request).await,
         (ReadMode::Full, _) => {
             refuse_changed(session, &request.plan).await?;
@@ -102,6 +100,10 @@ pub(super) async fn seal(session: &mut Session, request: &SealRequest) -> Result
             seal_incremental(session, request, cursor).await
         }
     }
+}
+
+pub(super) fn not_together() -> Error {
+    Error::invalid("/config/mode/kind", "must be `changes` for a model of kind `stream`, and for no other")
 }
 
 async fn seal_full(session: &mut Session, request: &SealRequest) -> Result<Sealed> {
@@ -210,18 +212,28 @@ pub(super) async fn count(
 }
 
 async fn seal_incremental(session: &mut Session, request: &SealRequest, cursor: &str) -> Result<Sealed> {
+    let Some((bound, any)) = bound_now(session, request, cursor).await? else {
+        return Ok(Sealed { batch: Value::Null, carry: None, empty: true, notes: Vec::new() });
+    };
+    if any && waits(cursor_kind(&request.plan, cursor)?) {
+        tokio::time::sleep(Duration::from_secs(session.settings.late_commit_s.into())).await;
+    }
+    Ok(Batch::Incremental(bound).sealed(!any))
+}
+
+/// The bound that a batch would have now, and whether there is anything new below it; none while the model has no rows.
+pub(super) async fn bound_now(
+    session: &mut Session,
+    request: &SealRequest,
+    cursor: &str,
+) -> Result<Option<(Bound, bool)>> {
     let (plan, tag) = (&request.plan, QueryTag::of_batch(&request.name));
     let kind = cursor_kind(plan, cursor)?;
     let after = request.position.as_ref().map(Token::parse).transpose()?;
-    let Some((upper, inclusive)) = upper_bound(session, plan, cursor, kind, &tag).await? else {
-        return Ok(Sealed { batch: Value::Null, carry: None, empty: true, notes: Vec::new() });
-    };
+    let Some((upper, inclusive)) = upper_bound(session, plan, cursor, kind, &tag).await? else { return Ok(None) };
     let bound = Bound { after, upper, inclusive };
-    let empty = !has_rows(session, plan, cursor, kind, &bound, &tag).await?;
-    if !empty && waits(kind) {
-        tokio::time::sleep(Duration::from_secs(session.settings.late_commit_s.into())).await;
-    }
-    Ok(Batch::Incremental(bound).sealed(empty))
+    let any = has_rows(session, plan, cursor, kind, &bound, &tag).await?;
+    Ok(Some((bound, any)))
 }
 
 /// What a cursor may be: what only grows, and is read back exactly from its text.

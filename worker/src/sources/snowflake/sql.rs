@@ -91,6 +91,51 @@ pub fn after(columns: &[String], values: &[String]) -> String {
     format!("({condition})")
 }
 
+/// A model's first rows, in the order and with the ordinals that [`BatchTable::seal_full`] would give them.
+#[must_use]
+pub fn look_full(model: &ModelSpec, columns: &[Column], key: &[String], limit: usize) -> String {
+    let (order, ordinal) = (identifiers(key.iter().map(String::as_str)), identifier(ORDINAL));
+    let columns = identifiers(names(columns));
+    let from = relation(model);
+    format!(
+        "select {columns}, row_number() over (order by {order}) as {ordinal}\nfrom {from}\norder by {ordinal} limit {limit}"
+    )
+}
+
+/// A Stream's first changes, in the order and with the ordinals that [`BatchTable::seal_stream`] would give them. A SELECT
+/// does not move the Stream.
+#[must_use]
+pub fn look_stream(stream: &str, columns: &[Column], key: &[String], limit: usize) -> String {
+    let (all, ordinal) = (identifiers(names(columns).chain([ACTION])), identifier(ORDINAL));
+    let order = identifiers(key.iter().map(String::as_str).chain([ACTION, ROW_ID]));
+    format!(
+        "select {all}, row_number() over (order by {order}) as {ordinal}\nfrom {stream}\norder by {ordinal} limit {limit}"
+    )
+}
+
+/// Counts what a Stream's rows fold into, from the Stream or from a batch table (quoted): keys that are created, updated,
+/// deleted; further inserts of a key; inserts and deletes without a key.
+#[must_use]
+pub fn count_folded(from: &str, key: &[String]) -> String {
+    let missing = key.iter().map(|name| format!("{} is null", identifier(name))).collect::<Vec<_>>().join(" or ");
+    let (action, key) = (identifier(ACTION), identifiers(key.iter().map(String::as_str)));
+    let sum = |condition: &str, what: &str| format!("coalesce(sum(case when {condition} then {what} else 0 end), 0)");
+    let sums = [
+        sum("missing = 0 and inserts > 0 and deletes = 0", "1"),
+        sum("missing = 0 and inserts > 0 and deletes > 0", "1"),
+        sum("missing = 0 and inserts = 0 and deletes > 0", "1"),
+        sum("missing = 0 and inserts > 1", "inserts - 1"),
+        sum("missing > 0", "inserts"),
+        sum("missing > 0", "deletes"),
+    ];
+    format!(
+        "select {}\nfrom (select sum(case when {action} = 'INSERT' then 1 else 0 end) as inserts, \
+         sum(case when {action} = 'DELETE' then 1 else 0 end) as deletes, \
+         max(case when {missing} then 1 else 0 end) as missing from {from} group by {key}) as keys",
+        sums.join(", ")
+    )
+}
+
 /// Stands for what a Stream's batch table holds, and in which order: a table with another mark was made for an
 /// earlier version of the model.
 #[must_use]

@@ -10,28 +10,46 @@ use super::{BatchTable, ORDINAL, identifier, literal, relation};
 /// The column of a difference that says what happened: `c`, `u` or `d`.
 pub const OP: &str = "FRESHET_OP";
 
+/// The model's rows at the moment, in a statement that takes no snapshot.
+const NOW: &str = "\"FRESHET_NOW\"";
+
 /// Takes a snapshot of a model. Harmless when repeated: what is there stays as it is.
 ///
 /// Transient, as every table of Freshet's: it outlives sessions and crashes, and is spared the seven days of fail-safe.
 #[must_use]
 pub fn take_snapshot(snapshot: &BatchTable, plan: &ReadPlan) -> String {
+    format!("create transient table if not exists {} as\n{}", snapshot.quoted(), rows(plan))
+}
+
+/// A model's rows as a snapshot has them.
+fn rows(plan: &ReadPlan) -> String {
     let columns = plan.columns.iter().enumerate();
     let columns: Vec<_> =
         columns.map(|(place, column)| format!("{} as \"C{place}\"", identifier(&column.name))).collect();
-    format!(
-        "create transient table if not exists {} as\nselect {}\nfrom {}",
-        snapshot.quoted(),
-        columns.join(", "),
-        relation(&plan.model)
-    )
+    format!("select {}\nfrom {}", columns.join(", "), relation(&plan.model))
+}
+
+/// A statement over a snapshot that is not taken: the model's rows at the moment, under this name.
+fn at_once(plan: &ReadPlan, statement: &str) -> String {
+    format!("with {NOW} as (\n{}\n)\n{statement}", rows(plan))
 }
 
 /// Counts the rows of a snapshot with NULL in the key, and the keys that occur more than once.
 #[must_use]
 pub fn check_keys(snapshot: &BatchTable, plan: &ReadPlan) -> String {
+    check_keys_of(&snapshot.quoted(), plan)
+}
+
+/// The same of the model's rows at the moment.
+#[must_use]
+pub fn check_keys_now(plan: &ReadPlan) -> String {
+    at_once(plan, &check_keys_of(NOW, plan))
+}
+
+fn check_keys_of(snapshot: &str, plan: &ReadPlan) -> String {
     let nulls: Vec<_> = key(plan).map(|(place, _)| format!("\"C{place}\" is null")).collect();
     let exact: Vec<_> = key(plan).flat_map(|(place, column)| exact(&format!("\"C{place}\""), column)).collect();
-    let (snapshot, nulls, exact) = (snapshot.quoted(), nulls.join(" or "), exact.join(", "));
+    let (nulls, exact) = (nulls.join(" or "), exact.join(", "));
     format!(
         "select (select count(*) from {snapshot} where {nulls}) as nulls,\n\
          (select count(*) from (select count(*) as times from {snapshot} group by {exact}) as keys where times > 1) \
@@ -48,6 +66,26 @@ pub fn take_difference(
     snapshot: &BatchTable,
     last: Option<&BatchTable>,
 ) -> String {
+    let difference = difference.quoted();
+    format!("create transient table if not exists {difference} as\n{}", differing(plan, &snapshot.quoted(), last))
+}
+
+/// The first changes from the last snapshot to the model's rows at the moment, as [`read`] gives them.
+#[must_use]
+pub fn look(plan: &ReadPlan, last: Option<&BatchTable>, limit: usize) -> String {
+    let ordinal = identifier(ORDINAL);
+    at_once(plan, &format!("{}\norder by {ordinal} limit {limit}", differing(plan, NOW, last)))
+}
+
+/// How many changes there are from the last snapshot to the model's rows at the moment, by what happened.
+#[must_use]
+pub fn count_now(plan: &ReadPlan, last: Option<&BatchTable>) -> String {
+    let (op, changes) = (identifier(OP), differing(plan, NOW, last));
+    at_once(plan, &format!("select {op}, count(*) as times from (\n{changes}\n) as changes group by {op}"))
+}
+
+/// The rows of a difference.
+fn differing(plan: &ReadPlan, snapshot: &str, last: Option<&BatchTable>) -> String {
     let pairs = |place: usize, column: &Column| {
         let of = |image: &str| exact(&format!("{image}.\"C{place}\""), column);
         of("o").into_iter().zip(of("n")).collect::<Vec<_>>()
@@ -65,14 +103,12 @@ pub fn take_difference(
     };
     let last = match last {
         Some(last) => last.quoted(),
-        None => format!("(select * from {} where 1 = 0)", snapshot.quoted()),
+        None => format!("(select * from {snapshot} where 1 = 0)"),
     };
     format!(
-        "create transient table if not exists {} as\n\
-         select {}, {}, case when {} then 'c' when {} then 'd' else 'u' end as {}, \
+        "select {}, {}, case when {} then 'c' when {} then 'd' else 'u' end as {}, \
          row_number() over (order by {}) as {}\n\
          from {last} as o full outer join {} as n on {}\nwhere {}",
-        difference.quoted(),
         all("o", 'B'),
         all("n", 'A'),
         missing("o"),
@@ -80,7 +116,7 @@ pub fn take_difference(
         identifier(OP),
         order.join(", "),
         identifier(ORDINAL),
-        snapshot.quoted(),
+        snapshot,
         same.join(" and "),
         wanted.join(" or "),
     )
