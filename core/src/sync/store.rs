@@ -191,8 +191,24 @@ pub(crate) async fn model_spec(tx: &mut TenantTx, id: ModelVersionId) -> Result<
     Ok(spec.0)
 }
 
-/// The name of another sync, active or paused, that takes the changes of the same Stream through the same connection.
+/// The name of another sync, active or paused, that takes the changes of the same Stream through the same connection. Of
+/// two that are activated at once the later one waits here, and sees the earlier.
 pub(crate) async fn other_of_stream(tx: &mut TenantTx, sync: &Sync) -> Result<Option<String>> {
+    sqlx::query(
+        "select c.id
+         from model_version as mine
+         join model as m on m.workspace_id = mine.workspace_id and m.id = mine.model_id
+         join connection as c on c.workspace_id = m.workspace_id and c.id = m.connection_id
+         where mine.workspace_id = $1
+           and mine.id = $2
+           and mine.spec ->> 'kind' = 'stream'
+         for no key update of c",
+    )
+    .bind(tx.workspace())
+    .bind(sync.model_version_id)
+    .execute(tx.conn())
+    .await
+    .map_err(failed("cannot hold the Stream's connection"))?;
     sqlx::query_scalar(
         "select s.name
          from model_version as mine

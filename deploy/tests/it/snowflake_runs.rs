@@ -556,13 +556,21 @@ async fn a_second_sync_of_a_stream_is_refused() {
     let second = sync::ops::create(app, caller, new(config.clone())).await.unwrap();
     let refused = sync::ops::activate(app, caller, second.id).await.unwrap_err();
     config.mode = freshet_core::connector::ReadMode::Full;
-    let unfit = sync::ops::create(app, caller, new(config)).await.unwrap_err();
+    let unfit = sync::ops::create(app, caller, new(config.clone())).await.unwrap_err();
 
     assert_eq!(refused.code, Code::StreamInUse);
     assert_eq!(unfit.fields[0].pointer, "/config/mode/kind");
     sync::ops::pause(app, caller, shop.sync).await.unwrap();
     sync::ops::archive(app, caller, shop.sync).await.unwrap();
-    sync::ops::activate(app, caller, second.id).await.unwrap();
+    config.mode = first.config.mode.clone();
+    let mut drafts = vec![second.id];
+    for number in 2..6 {
+        let draft = sync::ops::NewSync { name: format!("orders {number}"), ..new(config.clone()) };
+        drafts.push(sync::ops::create(app, caller, draft).await.unwrap().id);
+    }
+    let at_once = drafts.iter().map(|draft| sync::ops::activate(app, caller, *draft));
+    let activated = futures::future::join_all(at_once).await;
+    assert_eq!(activated.iter().filter(|one| one.is_ok()).count(), 1, "{activated:?}");
 }
 
 #[tokio::test]
