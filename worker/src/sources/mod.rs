@@ -1,6 +1,7 @@
 //! The list of sources. A new one is a folder here and a line below.
 
 pub mod postgres;
+mod select;
 pub mod snowflake;
 
 use freshet_core::connector::Registry;

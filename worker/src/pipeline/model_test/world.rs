@@ -402,20 +402,7 @@ impl State {
             return Err(lost());
         }
         self.books.position_epoch = claim.1;
-        let nowhere = || Position {
-            generation: 1,
-            batch_seq: 0,
-            batch_state: "released".into(),
-            batch: None,
-            carry: None,
-            token: None,
-            ordinal: 0,
-            progress_partition: None,
-            progress_offset: None,
-            cluster_id: None,
-            progress: None,
-        };
-        Ok(self.books.position.get_or_insert_with(nowhere).clone())
+        Ok(self.books.position.get_or_insert_with(|| Position::beginning(1)).clone())
     }
 
     /// The ledger may lag behind the log; it never leads it.

@@ -2,17 +2,13 @@
 //!
 //! Rights and the read-only session are the wall; this check is the door that says why.
 
-use std::ops::ControlFlow;
-
 use freshet_core::connector::{Column, ModelSpec};
-use freshet_core::error::{Code, Error, Result};
-use sqlparser::ast::{Expr, ObjectName, Query, Select, SetExpr, Statement, Visit, Visitor};
+use freshet_core::error::{Error, Result};
+use sqlparser::ast::ObjectName;
 use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
-/// Bytes of a model's statement, at most.
-const SQL_LENGTH_MAX: usize = 100_000;
+use crate::sources::select::{self, Refuse};
 
 /// Functions that change the session, the server or large objects. Rights stop many of them too.
 const FORBIDDEN: &[&str] = &[
@@ -87,27 +83,8 @@ pub(super) fn no_streams() -> Error {
 }
 
 fn check_select(sql: &str) -> Result<()> {
-    if sql.trim().is_empty() || sql.len() > SQL_LENGTH_MAX || sql.contains('\0') {
-        return Err(Error::invalid("/spec/sql", format!("must have 1 to {SQL_LENGTH_MAX} bytes")));
-    }
-    let statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).map_err(|error| {
-        let place = error.to_string().rsplit_once(" at ").map(|(_, place)| format!(" at {place}")).unwrap_or_default();
-        Error::new(Code::ModelSyntax, format!("the SQL does not parse{place}")).caused_by(error)
-    })?;
-    let query = match statements.as_slice() {
-        [Statement::Query(query)] => query,
-        [_] => return Err(not_select("the statement is not a SELECT")),
-        [] => return Err(not_select("there is no statement")),
-        _ => {
-            let told = format!("there are {} statements", statements.len());
-            return Err(Error::new(Code::ModelMultipleStatements, told));
-        }
-    };
-    match query.visit(&mut ReadsOnly) {
-        ControlFlow::Continue(()) if has_escaped_name(sql) => Err(not_select("U&\"…\" hides a name")),
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(told) => Err(not_select(&told)),
-    }
+    select::check::<Functions>(&PostgreSqlDialect {}, sql)?;
+    if has_escaped_name(sql) { Err(select::not_select("U&\"…\" hides a name")) } else { Ok(()) }
 }
 
 /// Whether a name is written with Unicode escapes: the parser takes `U&"n"` for `U & "n"`, the server for `n`.
@@ -121,53 +98,15 @@ fn has_escaped_name(sql: &str) -> bool {
     })
 }
 
-fn not_select(told: &str) -> Error {
-    Error::new(Code::ModelNotSelect, told)
-}
+/// The functions that are not for models.
+struct Functions;
 
-/// Breaks off at the first thing that does more than read.
-struct ReadsOnly;
-
-impl Visitor for ReadsOnly {
-    type Break = String;
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
-        if !query.locks.is_empty() {
-            return ControlFlow::Break("FOR UPDATE and FOR SHARE lock rows".into());
-        }
-        match query.body.as_ref() {
-            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
-                ControlFlow::Break("a WITH part changes rows".into())
-            }
-            _ => ControlFlow::Continue(()),
-        }
-    }
-
-    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
-        if select.into.is_some() {
-            return ControlFlow::Break("SELECT INTO makes a table".into());
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<String> {
-        match expr {
-            Expr::Function(function) => refuse_function(&function.name),
-            _ => ControlFlow::Continue(()),
-        }
-    }
-
-    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<String> {
-        refuse_function(relation)
-    }
-}
-
-fn refuse_function(name: &ObjectName) -> ControlFlow<String> {
-    let last = name.0.last().map(|part| part.to_string().trim_matches('"').to_lowercase()).unwrap_or_default();
-    if FORBIDDEN.contains(&last.as_str()) || FORBIDDEN_FAMILIES.iter().any(|family| last.starts_with(family)) {
-        ControlFlow::Break(format!("the function `{last}` is not for models"))
-    } else {
-        ControlFlow::Continue(())
+impl Refuse for Functions {
+    fn name(name: &ObjectName) -> Option<String> {
+        let last = name.0.last().map(|part| part.to_string().trim_matches('"').to_lowercase()).unwrap_or_default();
+        let forbidden =
+            FORBIDDEN.contains(&last.as_str()) || FORBIDDEN_FAMILIES.iter().any(|family| last.starts_with(family));
+        forbidden.then(|| format!("the function `{last}` is not for models"))
     }
 }
 
@@ -218,6 +157,8 @@ pub(super) fn select(model: &ModelSpec, columns: &[Column]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use freshet_core::error::Code;
+
     use super::*;
 
     fn code(sql: &str) -> Option<Code> {

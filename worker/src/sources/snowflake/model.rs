@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 
 use freshet_core::connector::ModelSpec;
-use freshet_core::error::{Code, Error, Result};
-use sqlparser::ast::{Expr, ObjectName, Query, SetExpr, Statement, Visit, Visitor};
+use freshet_core::error::{Error, Result};
+use sqlparser::ast::{Expr, ObjectName, Visit, Visitor};
 use sqlparser::dialect::SnowflakeDialect;
 use sqlparser::parser::Parser;
 
-/// Bytes of a model's statement, at most.
-const SQL_LENGTH_MAX: usize = 100_000;
+use crate::sources::select::{self, Refuse};
+
 /// Characters of a name, at most; Snowflake's own limit.
 const NAME_LENGTH_MAX: usize = 255;
 
@@ -63,77 +63,30 @@ impl Visitor for Relations {
 }
 
 fn check_select(sql: &str) -> Result<()> {
-    if sql.trim().is_empty() || sql.len() > SQL_LENGTH_MAX || sql.contains('\0') {
-        return Err(Error::invalid("/spec/sql", format!("must have 1 to {SQL_LENGTH_MAX} bytes")));
-    }
-    let statements = Parser::parse_sql(&SnowflakeDialect {}, sql).map_err(|error| {
-        let place = error.to_string().rsplit_once(" at ").map(|(_, place)| format!(" at {place}")).unwrap_or_default();
-        Error::new(Code::ModelSyntax, format!("the SQL does not parse{place}")).caused_by(error)
-    })?;
-    let query = match statements.as_slice() {
-        [Statement::Query(query)] => query,
-        [_] => return Err(not_select("the statement is not a SELECT")),
-        [] => return Err(not_select("there is no statement")),
-        _ => {
-            let told = format!("there are {} statements", statements.len());
-            return Err(Error::new(Code::ModelMultipleStatements, told));
-        }
-    };
-    match query.visit(&mut ReadsOnly) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(told) => Err(not_select(&told)),
-    }
-}
-
-fn not_select(told: &str) -> Error {
-    Error::new(Code::ModelNotSelect, told)
-}
-
-/// Breaks off at the first thing that does more than read.
-struct ReadsOnly;
-
-impl Visitor for ReadsOnly {
-    type Break = String;
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
-        match query.body.as_ref() {
-            SetExpr::Select(select) if select.into.is_some() => ControlFlow::Break("SELECT INTO makes a table".into()),
-            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
-                ControlFlow::Break("a WITH part changes rows".into())
-            }
-            _ => ControlFlow::Continue(()),
-        }
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<String> {
-        match expr {
-            Expr::Function(function) => refuse(&function.name),
-            Expr::CompoundIdentifier(parts)
-                if parts.last().is_some_and(|part| part.value.eq_ignore_ascii_case("nextval")) =>
-            {
-                ControlFlow::Break("NEXTVAL draws from a sequence".into())
-            }
-            _ => ControlFlow::Continue(()),
-        }
-    }
-
-    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<String> {
-        refuse(relation)
-    }
+    select::check::<SideEffects>(&SnowflakeDialect {}, sql)
 }
 
 /// System functions cancel queries, wait, and change settings; results of other statements are not for models.
-fn refuse(name: &ObjectName) -> ControlFlow<String> {
-    let last = name.0.last().map(|part| part.to_string().trim_matches('"').to_uppercase()).unwrap_or_default();
-    if last.starts_with("SYSTEM$") || last == "RESULT_SCAN" || last == "GETNEXTVAL" {
-        ControlFlow::Break(format!("the function `{last}` is not for models"))
-    } else {
-        ControlFlow::Continue(())
+struct SideEffects;
+
+impl Refuse for SideEffects {
+    fn name(name: &ObjectName) -> Option<String> {
+        let last = name.0.last().map(|part| part.to_string().trim_matches('"').to_uppercase()).unwrap_or_default();
+        let forbidden = last.starts_with("SYSTEM$") || last == "RESULT_SCAN" || last == "GETNEXTVAL";
+        forbidden.then(|| format!("the function `{last}` is not for models"))
+    }
+
+    fn expression(expression: &Expr) -> Option<String> {
+        let Expr::CompoundIdentifier(parts) = expression else { return None };
+        let draws = parts.last().is_some_and(|part| part.value.eq_ignore_ascii_case("nextval"));
+        draws.then(|| "NEXTVAL draws from a sequence".into())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use freshet_core::error::Code;
+
     use super::*;
 
     fn code(sql: &str) -> Option<Code> {
