@@ -17,6 +17,10 @@ use crate::{Api, BODY_BYTES_MAX};
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
+/// What is kept of an answer instead of its body, which holds a secret.
+#[derive(Clone)]
+pub(crate) struct KeptBody(pub(crate) String);
+
 /// Answers a POST that was answered before under its key with that answer.
 pub(crate) async fn answer_again(State(api): State<Api>, request: Request, next: Next) -> Response {
     let key = request.headers().get(KEY).map(|value| value.to_str().unwrap_or_default().to_owned());
@@ -52,7 +56,10 @@ async fn keep(api: &Api, caller: &Caller, key: &str, response: Response) -> Resp
             "etag": header(header::ETAG),
             "content-type": header(header::CONTENT_TYPE),
         }),
-        body: String::from_utf8_lossy(&body).into_owned(),
+        body: match parts.extensions.get::<KeptBody>() {
+            Some(KeptBody(kept)) => kept.clone(),
+            None => String::from_utf8_lossy(&body).into_owned(),
+        },
     };
     if let Err(error) = ops::finish(&api.app, caller, key, &kept).await {
         tracing::warn!(error = %error.chain(), "an answer could not be kept under its Idempotency-Key");

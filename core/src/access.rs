@@ -49,6 +49,12 @@ rights! {
     RunsRead = "runs:read";
     /// Cancel runs.
     RunsCancel = "runs:cancel";
+    /// See service accounts and their keys, without the keys' texts.
+    KeysRead = "keys:read";
+    /// Make and archive service accounts; make, roll and revoke keys, with no scope that the maker lacks.
+    KeysWrite = "keys:write";
+    /// See and export the audit log.
+    AuditRead = "audit:read";
 }
 
 impl Right {

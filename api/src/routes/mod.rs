@@ -1,5 +1,6 @@
 //! The list of resources.
 
+mod api_keys;
 mod connections;
 mod destinations;
 pub(crate) mod health;
@@ -12,13 +13,14 @@ mod workspaces;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use freshet_core::error::Result as CoreResult;
+use freshet_core::error::{Code, Error, Result as CoreResult};
 use freshet_core::operation::Operation;
 use freshet_core::page::PageRequest;
 use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::Api;
+use crate::idempotency::KeptBody;
 use crate::problem::Problem;
 
 /// What a handler answers.
@@ -34,6 +36,7 @@ pub(crate) fn v1() -> OpenApiRouter<Api> {
         .merge(syncs::routes())
         .merge(runs::routes())
         .merge(operations::routes())
+        .merge(api_keys::routes())
 }
 
 /// Which page of a list.
@@ -77,6 +80,15 @@ pub(crate) fn created<T: Serialize>(location: String, row_version: i64, body: &T
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
+    Ok(response)
+}
+
+/// 201 with a secret in it; what is kept of it under an `Idempotency-Key` is `kept`.
+pub(crate) fn shown_once<T: Serialize>(body: &T, kept: &T) -> Answer {
+    let mut response = answer(StatusCode::CREATED, body)?;
+    let kept = serde_json::to_string(kept)
+        .map_err(|error| Error::new(Code::Internal, "the answer cannot be written").caused_by(error))?;
+    response.extensions_mut().insert(KeptBody(kept));
     Ok(response)
 }
 

@@ -4,5 +4,6 @@
 
 mod client;
 mod document;
+mod keys;
 mod objects;
 mod strangers;

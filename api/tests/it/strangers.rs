@@ -13,6 +13,8 @@ async fn another_workspaces_key_gets_404_on_every_route_with_our_ids() {
     let [connection, model, destination, sync] = objects(&bench).await;
     let operation = post(&bench, &format!("/v1/connections/{connection}/test"), json!(null)).await.id();
     let run = make_run(&bench, &model, &sync).await;
+    let account = post(&bench, "/v1/service-accounts", json!({"name": "exporter"})).await.id();
+    let key = post(&bench, "/v1/api-keys", json!({"service_account_id": account, "scopes": ["runs:read"]})).await.id();
     let ids = BTreeMap::from([
         ("connections", connection.clone()),
         ("models", model.clone()),
@@ -20,6 +22,8 @@ async fn another_workspaces_key_gets_404_on_every_route_with_our_ids() {
         ("syncs", sync.clone()),
         ("runs", run.clone()),
         ("operations", operation.clone()),
+        ("service-accounts", account.clone()),
+        ("api-keys", key),
     ]);
     let (_, stranger) = workspace(&bench.app, "stranger").await;
     let bearer = format!("Bearer {stranger}");
@@ -58,6 +62,7 @@ async fn another_workspaces_key_gets_404_on_every_route_with_our_ids() {
             json!({"name": "s", "model_id": model, "destination_id": destination,
             "config": {"topic": {"name": "t"}}}),
         ),
+        ("/v1/api-keys", json!({"service_account_id": account, "scopes": ["runs:read"]})),
     ];
     for (path, body) in cross {
         let answer = call(&bench, "POST", path, Some(body), &[("authorization", &bearer)]).await;

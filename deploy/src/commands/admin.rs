@@ -75,7 +75,7 @@ impl Key {
                     scopes => scopes.iter().map(|scope| Right::parse(scope)).collect::<Result<_, _>>()?,
                 };
                 let key = api_key::ops::create(&app, found.id, &account, &rights, days).await?;
-                let told = json!({ "id": key.id, "key": key.text.expose(), "expires_at": key.expires_at });
+                let told = json!({ "id": key.key.id, "key": key.text.expose(), "expires_at": key.key.expires_at });
                 println!("{told}");
             }
             Self::Master { name } => println!("{name}={}", Vault::draw_master_key()),
