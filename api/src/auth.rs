@@ -1,13 +1,15 @@
 //! Bearer key to `Caller`, and a name for each request.
 
-use axum::extract::{FromRequestParts, Request, State};
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use freshet_core::access::Caller;
-use freshet_core::api_key;
 use freshet_core::error::{Code, Error};
 use freshet_core::id::RequestId;
+use freshet_core::{api_key, audit};
 
 use crate::Api;
 use crate::problem::Problem;
@@ -22,10 +24,15 @@ pub(crate) async fn name_request(mut request: Request, next: Next) -> Response {
     let since = std::time::Instant::now();
     let mut response = next.run(request).await;
     let text = id.to_string();
-    if let Some(problem) = response.extensions_mut().remove::<std::sync::Arc<Problem>>()
-        && let Some(problem) = std::sync::Arc::into_inner(problem)
+    if let Some(problem) = response.extensions_mut().remove::<Arc<Problem>>()
+        && let Some(problem) = Arc::into_inner(problem)
     {
+        let headers = std::mem::take(response.headers_mut());
         response = problem.of_request(&text).into_response();
+        // `Retry-After` and the like; of its own it has the content's type and length.
+        for (name, value) in headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
+            response.headers_mut().insert(name, value.clone());
+        }
     }
     let took_ms = since.elapsed().as_millis() as u64;
     tracing::info!(request.id = %text, %method, path, status = response.status().as_u16(), took_ms, "answered");
@@ -47,10 +54,23 @@ pub(crate) async fn require_key(State(api): State<Api>, mut request: Request, ne
     match api_key::ops::authenticate(&api.app, key.trim()).await {
         Ok(mut caller) => {
             caller.request = request.extensions().get::<RequestId>().copied();
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+            let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+            let route = format!("{} {path}", request.method());
+            request.extensions_mut().insert(caller.clone());
+            let response = next.run(request).await;
+            if let Some(denied) = response.extensions().get::<Arc<Problem>>().filter(|one| one.is(Code::Forbidden)) {
+                write_denied(&api, &caller, &route, denied).await;
+            }
+            response
         }
         Err(error) => Problem::from(error).into_response(),
+    }
+}
+
+/// What was denied is part of the audit; that it cannot be written does not allow it.
+async fn write_denied(api: &Api, caller: &Caller, route: &str, denied: &Problem) {
+    if let Err(error) = audit::ops::record_denied(&api.app, caller, route, denied.detail()).await {
+        tracing::warn!(%route, error = %error.chain(), "a denied request could not be written into the audit log");
     }
 }
 

@@ -1,12 +1,14 @@
 //! The REST API: JSON under `/v1`, a workspace bound to each key, problem documents, keyset pages.
 //!
-//! Layers, from the outside in: panics, request id, body limit, key, idempotency, routes.
+//! Layers, from the outside in: panics, request id, body limit, room, key, rate limits, waiting, idempotency, routes.
 
 mod auth;
 mod extract;
 mod idempotency;
+mod limit;
 mod problem;
 mod routes;
+mod wait;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -30,6 +32,7 @@ pub(crate) struct Api {
     pub(crate) app: App,
     /// Cancelled when the server stops: long answers end.
     pub(crate) drain: CancellationToken,
+    pub(crate) limits: limit::Limits,
 }
 
 #[derive(OpenApi)]
@@ -72,13 +75,16 @@ pub fn openapi_json() -> serde_json::Result<String> {
 
 /// The whole API.
 pub fn router(app: App, drain: CancellationToken) -> Router {
-    let api = Api { app, drain };
+    let limits = limit::Limits::new(&app.settings);
+    let api = Api { app, drain, limits };
     let (v1, document) = v1().split_for_parts();
     let keyed = v1
         .layer(middleware::from_fn_with_state(api.clone(), idempotency::answer_again))
+        .layer(middleware::from_fn_with_state(api.clone(), wait::prefer_wait))
+        .layer(middleware::from_fn_with_state(api.clone(), limit::keep_within))
         .layer(middleware::from_fn_with_state(api.clone(), auth::require_key));
     Router::new()
-        .merge(keyed)
+        .merge(keyed.layer(middleware::from_fn_with_state(api.clone(), limit::keep_room)))
         .merge(routes::health::router(document))
         .fallback(async || Problem::from(Error::new(Code::NotFound, "there is no such path")))
         .method_not_allowed_fallback(async || {

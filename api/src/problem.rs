@@ -62,6 +62,16 @@ impl From<Error> for Problem {
 }
 
 impl Problem {
+    /// What failed.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Whether it is of this code.
+    pub(crate) fn is(&self, code: Code) -> bool {
+        self.code == code.as_str()
+    }
+
     /// Names the request.
     pub(crate) fn of_request(mut self, id: &str) -> Self {
         self.request_id = Some(id.to_owned());
@@ -99,7 +109,7 @@ fn status(code: Code) -> StatusCode {
         | Code::IdempotencyInFlight
         | Code::ConsequenceNotAccepted => StatusCode::CONFLICT,
         Code::Limited => StatusCode::TOO_MANY_REQUESTS,
-        Code::Database => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Database | Code::Busy => StatusCode::SERVICE_UNAVAILABLE,
         Code::Internal | Code::Vault | Code::Settings => StatusCode::INTERNAL_SERVER_ERROR,
         Code::Invalid => StatusCode::BAD_REQUEST,
         // What is wrong with what the request names: a model, a setting, a source, a cluster.

@@ -86,6 +86,8 @@ codes! {
     ConsequenceNotAccepted = "sync.consequence_not_accepted", User, "Read the consequence and repeat the change with `accept_consequence` set to it.";
     /// Too many requests or too much work at once.
     Limited = "request.limited", Transient, "Wait as long as `Retry-After` says.";
+    /// The service works on as many requests as it may.
+    Busy = "request.busy", Transient, "Try again in a moment; raise `api_requests_max` if it happens often.";
 
     // Connections to Postgres.
     /// The name does not resolve or nothing answers.

@@ -35,6 +35,29 @@ fn decode(text: &str) -> Option<Uuid> {
         .map(Uuid::from_u128)
 }
 
+/// A row's id as its own resource writes it, by the noun's word; of an unknown noun the UUID.
+#[must_use]
+pub fn text_of(noun: &str, id: Uuid) -> String {
+    let prefix = match noun {
+        "workspace" => WorkspaceId::PREFIX,
+        "service_account" => ServiceAccountId::PREFIX,
+        "api_key" => ApiKeyId::PREFIX,
+        "connection" => ConnectionId::PREFIX,
+        "model" => ModelId::PREFIX,
+        "destination" => DestinationId::PREFIX,
+        "sync" => SyncId::PREFIX,
+        "run" => RunId::PREFIX,
+        _ => return id.to_string(),
+    };
+    format!("{prefix}_{}", encode(id))
+}
+
+/// The UUID in an id of whatever kind.
+#[must_use]
+pub fn uuid_of(text: &str) -> Option<Uuid> {
+    decode(text.split_once('_')?.1)
+}
+
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {$(
         $(#[$doc])*

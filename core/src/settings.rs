@@ -109,6 +109,12 @@ settings! {
     api_listen: std::net::SocketAddr = "127.0.0.1:8470";
     /// Requests that the API works on at once, at most; more get 503.
     api_requests_max: usize = "256";
+    /// Requests that only read, per key and per workspace and minute.
+    api_reads_per_minute: u32 = "600";
+    /// Requests that change something, per key and per workspace and minute.
+    api_writes_per_minute: u32 = "120";
+    /// Requests that have a worker ask a source or a cluster, and exports, per key and per workspace and minute.
+    api_expensive_per_minute: u32 = "20";
     /// Runs that one worker process works on at once.
     worker_runs_max: usize = "4";
     /// Operations (connection tests, previews) that one worker process works on at once.

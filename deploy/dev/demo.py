@@ -55,7 +55,7 @@ class Api:
                 if found["state"] != "succeeded":
                     sys.exit(f"{found['question']['kind']}: {found['error']}")
                 return found["result"]
-            time.sleep(0.1)
+            time.sleep(0.2)
         sys.exit("an operation was not answered within 60 s")
 
 

@@ -102,7 +102,7 @@ def run_once(api, sync):
     """One run, to its end."""
     run = api.call("POST", f"/v1/syncs/{sync['id']}/runs")
     while not run["finished_at"]:
-        time.sleep(0.1)
+        time.sleep(0.2)
         run = api.call("GET", f"/v1/runs/{run['id']}")
     return run
 

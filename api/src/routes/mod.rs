@@ -1,6 +1,7 @@
 //! The list of resources.
 
 mod api_keys;
+mod audit_events;
 mod connections;
 mod destinations;
 pub(crate) mod health;
@@ -37,6 +38,7 @@ pub(crate) fn v1() -> OpenApiRouter<Api> {
         .merge(runs::routes())
         .merge(operations::routes())
         .merge(api_keys::routes())
+        .merge(audit_events::routes())
 }
 
 /// Which page of a list.

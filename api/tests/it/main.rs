@@ -5,5 +5,6 @@
 mod client;
 mod document;
 mod keys;
+mod manners;
 mod objects;
 mod strangers;

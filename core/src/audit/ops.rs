@@ -1,12 +1,14 @@
-//! Writing the audit log.
+//! Writing and reading the audit log.
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::store;
-use crate::access::Caller;
+use super::{AuditEvent, AuditFilter, store};
+use crate::access::{Caller, Right};
+use crate::app::App;
 use crate::db::TenantTx;
 use crate::error::Result;
+use crate::page::{Page, PageRequest};
 
 /// One line: `connection.created` on a target, with the changes that its kind's allow-list lets through.
 #[derive(Debug)]
@@ -27,4 +29,31 @@ pub struct Entry<'a> {
 /// [`crate::error::Code::Database`].
 pub async fn record(tx: &mut TenantTx, caller: &Caller, entry: Entry<'_>) -> Result<()> {
     store::insert(tx, caller, entry).await
+}
+
+/// Writes down that a right was lacking: `route` as the document has it, such as `DELETE /v1/syncs/{id}`.
+///
+/// # Errors
+/// [`crate::error::Code::Database`].
+pub async fn record_denied(app: &App, caller: &Caller, route: &str, told: &str) -> Result<()> {
+    let mut tx = app.db.tenant(caller.workspace).await?;
+    let entry = Entry {
+        action: "request.denied",
+        target_kind: "workspace",
+        target: caller.workspace.uuid(),
+        changes: serde_json::json!({ "route": route, "reason": told }),
+    };
+    record(&mut tx, caller, entry).await?;
+    tx.commit().await
+}
+
+/// A page of the log, newest first.
+///
+/// # Errors
+/// [`crate::error::Code::Database`].
+pub async fn list(app: &App, caller: &Caller, filter: &AuditFilter, page: PageRequest) -> Result<Page<AuditEvent>> {
+    caller.may(Right::AuditRead)?;
+    let mut tx = app.db.tenant(caller.workspace).await?;
+    let rows = store::list(&mut tx, filter, page).await?.into_iter().map(AuditEvent::from).collect();
+    Ok(Page::of(rows, page, |event: &AuditEvent| event.id.uuid()))
 }
