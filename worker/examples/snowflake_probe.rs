@@ -77,27 +77,51 @@ async fn walk(source: &mut dyn Source, table: ModelSpec, stream: ModelSpec) -> R
     source.key_check(&table, &["ID".to_owned()]).await?;
     let full = plan(source, table.clone(), ReadMode::Full).await?;
     let incremental = ReadMode::Incremental { cursor: "ID".into() };
-    let incremental = plan(source, table, incremental).await?;
+    let incremental = plan(source, table.clone(), incremental).await?;
+    let diff = plan(source, table, ReadMode::Diff).await?;
     let changes = plan(source, stream, ReadMode::Changes { duplicate_keys: DuplicateKeys::DeadLetter }).await?;
-    for (seq, plan) in [full, incremental, changes].iter().enumerate() {
+    for (seq, plan) in [full, incremental, diff, changes].iter().enumerate() {
         let mut sink = Printer::of(&plan.columns);
         carry(source, plan, seq as i64 + 1, &mut sink).await?;
     }
     Ok(())
 }
 
-/// Seals, reads and releases one batch.
+/// Looks ahead, seals, looks ahead of the next, reads and releases one batch.
 async fn carry(source: &mut dyn Source, plan: &ReadPlan, seq: i64, sink: &mut Printer) -> Result<()> {
     let name =
         BatchName { workspace: "ws".into(), sync: format!("probe_{}", std::process::id()), run: "run".into(), seq };
-    let request = SealRequest { name: name.clone(), plan: plan.clone(), position: None, carry: None };
+    let mut request = SealRequest { name: name.clone(), plan: plan.clone(), position: None, carry: None };
+    look(source, &request).await?;
     let sealed = source.seal(&request).await?;
+    request.carry.clone_from(&sealed.carry);
+    request.name.seq += 1;
+    look(source, &request).await?;
     if sealed.empty {
         return Ok(());
     }
     let request = ReadRequest { name: name.clone(), plan: plan.clone(), batch: sealed.batch.clone(), from: None };
     source.read(&request, sink).await?;
     source.release(&name, &sealed.batch).await
+}
+
+/// Counts and looks at what the next batch would hold; what is shown is as good as what is sent, and not printed twice.
+async fn look(source: &mut dyn Source, request: &SealRequest) -> Result<()> {
+    source.count_ahead(request).await?;
+    source.look_ahead(request, 10, &mut Nothing).await
+}
+
+struct Nothing;
+
+#[async_trait]
+impl Sink for Nothing {
+    fn push(&mut self, _: Change<'_>) -> Result<Flow> {
+        Ok(Flow::More)
+    }
+
+    async fn flush(&mut self, _: Value) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Prints rows as JSON.
