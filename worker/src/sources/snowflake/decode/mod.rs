@@ -25,4 +25,6 @@ pub struct Malformed {
     pub expected: &'static str,
     /// Bytes of the answer before it, inflated.
     pub at: u64,
+    /// The place of the column, where it was a cell's text that is no value of its type.
+    pub column: Option<usize>,
 }

@@ -55,6 +55,8 @@ pub struct Scanner {
 enum Stop {
     More,
     Malformed(&'static str),
+    /// The cell of this column is no value of its type.
+    Cell(usize, &'static str),
 }
 
 type Read<T> = Result<T, Stop>;
@@ -120,11 +122,14 @@ impl Scanner {
                 Ok(Event::More)
             }
             Err(Stop::Malformed(expected)) => Err(self.malformed(self.at, expected)),
+            Err(Stop::Cell(column, expected)) => {
+                Err(Malformed { column: Some(column), ..self.malformed(self.at, expected) })
+            }
         }
     }
 
     fn malformed(&self, at: usize, expected: &'static str) -> Malformed {
-        Malformed { expected, at: self.passed + at as u64 }
+        Malformed { expected, at: self.passed + at as u64, column: None }
     }
 
     fn step(&mut self, row: &mut Row) -> Read<Event> {
@@ -304,7 +309,7 @@ impl Cursor<'_> {
                 self.expect(b',', "another cell")?;
             }
             match self.token()? {
-                b'"' => self.cell(*cell, row, scratch)?,
+                b'"' => self.cell(place, *cell, row, scratch)?,
                 b'n' => self.null(row)?,
                 _ => return Err(Stop::Malformed("a string or null")),
             }
@@ -323,15 +328,15 @@ impl Cursor<'_> {
         Err(if cut { Stop::More } else { Stop::Malformed("a string or null") })
     }
 
-    fn cell(&mut self, cell: CellType, row: &mut Row, scratch: &mut Vec<u8>) -> Read<()> {
+    fn cell(&mut self, place: usize, cell: CellType, row: &mut Row, scratch: &mut Vec<u8>) -> Read<()> {
         let inside = self.string()?;
         let raw = &self.bytes[inside.start..inside.end];
         if !inside.escaped {
-            return cell.push(raw, row).map_err(Stop::Malformed);
+            return cell.push(raw, row).map_err(|expected| Stop::Cell(place, expected));
         }
         scratch.clear();
         unescape(raw, scratch).ok_or(Stop::Malformed("an escape of JSON"))?;
-        cell.push(scratch, row).map_err(Stop::Malformed)
+        cell.push(scratch, row).map_err(|expected| Stop::Cell(place, expected))
     }
 
     /// Passes one value of any form; whether it is JSON is for the caller to ask.
