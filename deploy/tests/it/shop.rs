@@ -35,6 +35,8 @@ pub struct Shop {
 pub struct Seen {
     pub key: Option<Value>,
     pub value: Value,
+    /// The value's bytes; none for none.
+    pub text: String,
     pub headers: BTreeMap<String, String>,
 }
 
@@ -216,6 +218,7 @@ pub fn committed(topic: &str) -> Vec<Seen> {
             Some(Ok(message)) => seen.push(Seen {
                 key: message.key().map(|key| serde_json::from_slice(key).unwrap()),
                 value: message.payload().map_or(Value::Null, |value| serde_json::from_slice(value).unwrap()),
+                text: String::from_utf8(message.payload().unwrap_or_default().to_vec()).unwrap(),
                 headers: message.headers().map_or_else(BTreeMap::new, |headers| {
                     headers
                         .iter()
