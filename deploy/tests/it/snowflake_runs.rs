@@ -128,11 +128,6 @@ impl Emulator {
         self.url.trim_start_matches("http://")
     }
 
-    /// The emulator as the account that [`crate::snowflake`] asks for.
-    async fn account(&self) -> Account {
-        Account::open(self.settings(), self.hosts()).await
-    }
-
     /// The rows of `orders` that the emulator shows, by id.
     fn orders(&self) -> BTreeMap<i64, Value> {
         let printed = self.sql("select * from \"orders\"");
@@ -191,26 +186,14 @@ async fn a_full_run_delivers_every_row_once_though_its_worker_dies_and_leaves_no
     assert!(!emulator.sql("show tables in schema FRESHET").contains("FRESHET_FULL"));
 }
 
-/// What an account must do, too.
-macro_rules! of_any_account {
-    ($($fact:ident),+ $(,)?) => {$(
-        #[tokio::test]
-        async fn $fact() {
-            let emulator = Emulator::start().await;
-            let account = emulator.account().await;
-            crate::snowflake::$fact(&account).await;
-            account.close().await;
-        }
-    )+};
+/// The emulator as an account.
+async fn emulated() -> (Emulator, Account) {
+    let emulator = Emulator::start().await;
+    let account = Account::open(emulator.settings(), emulator.hosts()).await;
+    (emulator, account)
 }
 
-of_any_account!(
-    a_stream_replays_to_its_table,
-    a_text_of_sixteen_million_bytes,
-    edges_of_every_type_in_a_thousand_columns,
-    incremental_runs_send_what_is_new,
-    names_that_are_keywords_and_names_with_quotes_and_dots,
-);
+crate::snowflake::facts!(emulated);
 
 #[tokio::test]
 async fn an_idle_streams_runs_need_no_warehouse_by_the_emulators_own_count() {

@@ -95,11 +95,15 @@ fn client(settings: &Value) -> Client {
         }
         _ => SignIn::Token(settings["sign_in"]["token"].as_str().unwrap().into()),
     };
-    let upper = |name: &str| text(name).map(|name| name.to_uppercase());
+    let stored = |name: &str| {
+        let name = text(name)?;
+        let quoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+        Some(quoted.map_or_else(|| name.to_uppercase(), str::to_owned))
+    };
     Client::new(ClientSettings {
         base_url: text("host").unwrap_or_else(|| format!("https://{account}.snowflakecomputing.com")),
         sign_in,
-        context: Context { role: upper("role"), warehouse: upper("warehouse"), database: upper("database") },
+        context: Context { role: stored("role"), warehouse: stored("warehouse"), database: stored("database") },
         statement_timeout_s: 600,
         credits_per_hour: 1.0,
         pace: Pace::default(),
@@ -117,8 +121,7 @@ pub async fn sync_of(connection: Value, hosts: &str, spec: ModelSpec, key: &[&st
     let connection = endpoint::create::<Connection>(app, caller, "snowflake", "shop", connection).await.unwrap();
     let key: Vec<_> = key.iter().map(|name| (*name).to_owned()).collect();
     let model = model::ops::create(app, caller, connection.id, "orders", &spec, &key).await.unwrap();
-    let kafka =
-        json!({"bootstrap_servers": surroundings("FRESHET_TEST_KAFKA"), "security": {"protocol": "plaintext"}});
+    let kafka = json!({"bootstrap_servers": surroundings("FRESHET_TEST_KAFKA"), "security": {"protocol": "plaintext"}});
     let destination = endpoint::create::<Destination>(app, caller, "kafka", "cluster", kafka).await.unwrap();
     let topic = format!("test.{}", RequestId::new());
     let mut config = config;
