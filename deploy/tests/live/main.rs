@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "../it/shop.rs"]
-#[allow(dead_code, reason = "what Postgres needs is not used here")]
+#[expect(dead_code, reason = "what Postgres needs is not used here")]
 mod shop;
 #[path = "../snowflake/mod.rs"]
 mod snowflake;
@@ -21,12 +21,12 @@ fn option(name: &str) -> Option<String> {
 
 /// The settings of a connection to the account.
 fn settings() -> Value {
-    let sign_in = match option("FRESHET_LIVE_TOKEN") {
+    let sign_in = match option("FRESHET_TEST_LIVE_TOKEN") {
         Some(token) => json!({"kind": "access_token", "token": token}),
         None => {
-            let key = std::fs::read_to_string(surroundings("FRESHET_LIVE_PRIVATE_KEY_FILE")).unwrap();
+            let key = std::fs::read_to_string(surroundings("FRESHET_TEST_LIVE_PRIVATE_KEY_FILE")).unwrap();
             let mut sign_in = json!({"kind": "key_pair", "private_key": key});
-            if let Some(passphrase) = option("FRESHET_LIVE_PASSPHRASE") {
+            if let Some(passphrase) = option("FRESHET_TEST_LIVE_PASSPHRASE") {
                 sign_in["passphrase"] = passphrase.into();
             }
             sign_in
@@ -34,10 +34,10 @@ fn settings() -> Value {
     };
     let mut settings = json!({ "sign_in": sign_in, "late_commit_s": 0 });
     for name in ["account", "user", "database", "warehouse"] {
-        settings[name] = surroundings(&format!("FRESHET_LIVE_{}", name.to_uppercase())).into();
+        settings[name] = surroundings(&format!("FRESHET_TEST_LIVE_{}", name.to_uppercase())).into();
     }
     for name in ["role", "host"] {
-        if let Some(value) = option(&format!("FRESHET_LIVE_{}", name.to_uppercase())) {
+        if let Some(value) = option(&format!("FRESHET_TEST_LIVE_{}", name.to_uppercase())) {
             settings[name] = value.into();
         }
     }

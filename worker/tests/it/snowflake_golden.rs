@@ -220,7 +220,7 @@ async fn a_text_that_is_no_value_of_its_type_is_refused_with_its_column_and_plac
         ("float", "1,5"),
         ("decfloat", "1e99999"),
         ("boolean", "yes"),
-        ("binary", "0"),
+        ("binary", "00F"),
         ("binary", "zz"),
         ("date", "2019-03-27"),
         ("date", "99999999999"),

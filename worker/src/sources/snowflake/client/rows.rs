@@ -280,14 +280,17 @@ impl Rows {
             Some(column) => format!("a value of the column `{}` does not read", column.name),
             None => "a body does not read".to_owned(),
         };
-        self.placed(malformed(&told).caused_by(error))
+        malformed(&format!("{told} ({})", self.place())).caused_by(error)
     }
 
     /// An error with the place where it was met.
     fn placed(&self, error: Error) -> Error {
+        Error::new(error.code, format!("{} ({})", error.message, self.place())).caused_by(error.chain())
+    }
+
+    fn place(&self) -> String {
         let handle = self.handle.as_deref().unwrap_or("not known");
-        let told = format!("{} (partition {}, row {}, statement {handle})", error.message, self.number, self.read);
-        Error::new(error.code, told).caused_by(error.chain())
+        format!("partition {}, row {}, statement {handle}", self.number, self.read)
     }
 }
 

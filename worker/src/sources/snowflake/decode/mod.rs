@@ -9,6 +9,8 @@
 //! cell. A byte that does not belong where it stands fails the partition: it is never taken for its end.
 
 mod cell;
+#[cfg(test)]
+mod fuzz;
 mod inflate;
 mod scan;
 mod text;

@@ -448,30 +448,6 @@ mod tests {
         }
 
         #[test]
-        fn damaged_bytes_are_read_as_serde_json_reads_them_or_refused(
-            (columns, table) in table(),
-            style in any::<u8>(),
-            cuts in prop::collection::vec(any::<usize>(), 0..6),
-            damage in prop::collection::vec((any::<usize>(), prop_oneof![Just(b'"'), Just(b'\\'), Just(b','), Just(b'['), Just(b']'), Just(b'u'), any::<u8>()], 0u8..3), 1..4),
-        ) {
-            let mut bytes = write(&table, style);
-            for (place, byte, what) in damage {
-                let place = place % bytes.len().max(1);
-                match what {
-                    0 if !bytes.is_empty() => bytes[place] = byte,
-                    1 if !bytes.is_empty() => { bytes.remove(place); }
-                    _ => bytes.insert(place, byte),
-                }
-            }
-
-            let read = scan(&bytes, columns, &cuts).map(|(table, _)| table).ok();
-
-            let theirs: Option<Table> = serde_json::from_slice(&bytes).ok();
-            let theirs = theirs.filter(|table: &Table| table.iter().all(|row| row.len() == columns));
-            prop_assert_eq!(read, theirs);
-        }
-
-        #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cuts in prop::collection::vec(any::<usize>(), 0..6)) {
             let theirs: Option<Table> = serde_json::from_slice(&bytes).ok();
 
