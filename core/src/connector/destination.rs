@@ -70,6 +70,8 @@ pub struct Prepared {
     pub cluster_id: String,
     /// The largest record the topic takes, in bytes (`max.message.bytes`).
     pub message_bytes_max: usize,
+    /// The same of the dead letters' topic; of the data topic where there is none.
+    pub dead_letter_bytes_max: usize,
     /// How many partitions the progress topic has.
     pub progress_partitions: i32,
 }

@@ -7,7 +7,8 @@ use freshet_core::run::{Run, RunState};
 use serde_json::{Value, json};
 
 use crate::shop::{Raw, Shop, make_orders, orders};
-use crate::snowflake_runs::{Emulator, answered};
+use crate::snowflake::account::answered;
+use crate::snowflake_runs::Emulator;
 
 async fn preview(shop: &Shop) -> Value {
     answered(shop, Question::PreviewRecords { sync: shop.sync }).await.unwrap()

@@ -7,6 +7,8 @@ mod diff;
 mod faults;
 mod incremental;
 mod shop;
+#[path = "../snowflake/mod.rs"]
+mod snowflake;
 mod snowflake_runs;
 mod tidy;
 mod whole_runs;

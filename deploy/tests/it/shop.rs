@@ -39,6 +39,13 @@ pub struct Seen {
     pub raw: Raw,
 }
 
+impl Seen {
+    /// The value's bytes; none for none.
+    pub fn text(&self) -> &str {
+        self.raw.value.as_deref().unwrap_or_default()
+    }
+}
+
 /// A record to the byte, as texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Raw {

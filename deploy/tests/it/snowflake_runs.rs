@@ -8,21 +8,21 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use freshet_core::connector::{ModelSpec, Registry};
-use freshet_core::endpoint::{Connection, Destination, ops as endpoint};
+use freshet_core::connector::ModelSpec;
 use freshet_core::error::Code;
-use freshet_core::id::{RequestId, SyncId};
-use freshet_core::operation::{self, Question};
+use freshet_core::operation::Question;
 use freshet_core::page::PageRequest;
-use freshet_core::run::{Failure, RunState};
+use freshet_core::run::RunState;
 use freshet_core::sync::Resync;
-use freshet_core::testing::{Bench, make_source, surroundings, with_database};
-use freshet_core::{model, run, sync};
-use freshet_worker::sources;
+use freshet_core::testing::{make_source, surroundings, with_database};
+use freshet_core::{run, sync};
 use freshet_worker::sources::snowflake::client::http_client;
 use serde_json::{Value, json};
 
-use crate::shop::{Seen, Shop, each_once};
+use crate::shop::{Shop, each_once};
+use crate::snowflake::Account;
+use crate::snowflake::account::{self, answered};
+use crate::snowflake::runs::replayed;
 
 /// A running emulator with the database SHOP.
 pub struct Emulator {
@@ -108,50 +108,24 @@ impl Emulator {
 
     /// An active sync to a topic of its own; `changes` to the connection's settings.
     async fn sync_of(&self, spec: ModelSpec, key: &[&str], config: Value, changes: Value) -> Shop {
-        let hosts = self.url.trim_start_matches("http://").to_owned();
-        let registry = freshet_worker::register(Registry::default());
-        let settings = freshet_core::settings::Settings::with(&[("snowflake_hosts", &hosts)]).unwrap();
-        let bench = Bench::new(sources::configure(registry, &settings).unwrap()).await;
-        let (app, caller) = (&bench.app, &bench.caller);
-        let token = self.command("create-token", &["LOADER"]);
-        let mut settings = json!({
-            "account": "emulator-account", "host": self.url, "user": "loader", "warehouse": "wh", "database": "shop",
-            "late_commit_s": 0, "sign_in": {"kind": "access_token", "token": token.trim()},
-        });
+        let mut settings = self.settings();
         for (name, value) in changes.as_object().unwrap() {
             settings[name] = value.clone();
         }
-        let connection = endpoint::create::<Connection>(app, caller, "snowflake", "shop", settings).await.unwrap();
-        let key: Vec<_> = key.iter().map(|name| (*name).to_owned()).collect();
-        let model = model::ops::create(app, caller, connection.id, "orders", &spec, &key).await.unwrap();
-        let kafka =
-            json!({"bootstrap_servers": surroundings("FRESHET_TEST_KAFKA"), "security": {"protocol": "plaintext"}});
-        let destination = endpoint::create::<Destination>(app, caller, "kafka", "cluster", kafka).await.unwrap();
-        let topic = format!("test.{}", RequestId::new());
-        let mut config = config;
-        config["topic"] = json!({"name": topic, "create": {"partitions": 3}});
-        let new = sync::ops::NewSync {
-            name: "orders out".into(),
-            model: model.id,
-            destination: destination.id,
-            config: serde_json::from_value(config).unwrap(),
-        };
-        let made: SyncId = sync::ops::create(app, caller, new).await.unwrap().id;
-        let environment = [
-            ("FRESHET_DATABASE_URL", app.settings.database_url.expose()),
-            ("FRESHET_MASTER_KEYS", app.settings.master_keys.expose()),
-            ("FRESHET_LEASE_S", "2"),
-            ("FRESHET_RETRY_BASE_S", "0.5"),
-            ("FRESHET_CHUNK_ROWS_MAX", "100"),
-            ("FRESHET_SNOWFLAKE_HOSTS", &hosts),
-        ];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let shop = Shop { bench, source: String::new(), sync: made, topic, environment };
-        let worker = shop.worker();
-        answered(&shop, Question::DescribeModel { model: model.id }).await.unwrap();
-        drop(worker);
-        sync::ops::activate(&shop.bench.app, &shop.bench.caller, made).await.unwrap();
-        shop
+        account::sync_of(settings, self.hosts(), spec, key, config).await
+    }
+
+    /// What a connection to it is made with.
+    fn settings(&self) -> Value {
+        let token = self.command("create-token", &["LOADER"]);
+        json!({
+            "account": "emulator-account", "host": self.url, "user": "loader", "warehouse": "wh", "database": "shop",
+            "late_commit_s": 0, "sign_in": {"kind": "access_token", "token": token.trim()},
+        })
+    }
+
+    fn hosts(&self) -> &str {
+        self.url.trim_start_matches("http://")
     }
 
     /// The rows of `orders` that the emulator shows, by id.
@@ -189,50 +163,6 @@ impl Emulator {
     }
 }
 
-/// Asks a question of whichever worker runs.
-pub async fn answered(shop: &Shop, question: Question) -> Result<Value, Failure> {
-    let (app, caller) = (&shop.bench.app, &shop.bench.caller);
-    let asked = operation::ops::ask(app, caller, question).await.unwrap();
-    crate::shop::until("the question is answered", async || {
-        let found = operation::ops::get(app, caller, asked.id).await.unwrap();
-        match found.error {
-            Some(error) => Some(Err(error)),
-            None => found.result.map(Ok),
-        }
-    })
-    .await
-}
-
-/// What a table has that takes every record in order: each update's image before is what was there, each delete has
-/// its tombstone right behind, and each id comes once.
-fn replayed(seen: &[Seen]) -> BTreeMap<i64, Value> {
-    let mut table = BTreeMap::new();
-    let mut ids = BTreeSet::new();
-    let mut deleted: BTreeMap<i64, String> = BTreeMap::new();
-    for record in seen {
-        let key = record.key.as_ref().unwrap()["id"].as_i64().unwrap();
-        let id = record.headers["freshet-id"].clone();
-        assert!(ids.insert(id.clone()), "{id} came twice");
-        if let Some(delete) = deleted.remove(&key) {
-            assert_eq!((id, &record.value), (format!("{delete}.t"), &Value::Null), "a tombstone follows a delete");
-            continue;
-        }
-        let (before, after) = (&record.value["before"], &record.value["after"]);
-        assert_eq!(record.headers["freshet-op"], record.value["op"].as_str().unwrap());
-        match record.value["op"].as_str().unwrap() {
-            "c" => assert_eq!(table.insert(key, after.clone()), None, "{key} was there"),
-            "u" => assert_eq!(table.insert(key, after.clone()).as_ref(), Some(before)),
-            "d" => {
-                assert_eq!(table.remove(&key).as_ref(), Some(before));
-                deleted.insert(key, id);
-            }
-            other => panic!("{other}"),
-        }
-    }
-    assert!(deleted.is_empty(), "{deleted:?} have no tombstone");
-    table
-}
-
 #[tokio::test]
 async fn a_full_run_delivers_every_row_once_though_its_worker_dies_and_leaves_no_table() {
     let emulator = Emulator::start().await;
@@ -256,44 +186,14 @@ async fn a_full_run_delivers_every_row_once_though_its_worker_dies_and_leaves_no
     assert!(!emulator.sql("show tables in schema FRESHET").contains("FRESHET_FULL"));
 }
 
-#[tokio::test]
-async fn incremental_runs_send_what_is_new_and_nothing_else() {
+/// The emulator as an account.
+async fn emulated() -> (Emulator, Account) {
     let emulator = Emulator::start().await;
-    let shop = emulator.sync(json!({"mode": {"kind": "incremental", "cursor": "id"}})).await;
-    emulator.add_orders(1..=250);
-    let _worker = shop.worker();
-
-    shop.run_to_the_end().await;
-    let idle = shop.run_to_the_end().await;
-    emulator.add_orders(251..=260);
-    let more = shop.run_to_the_end().await;
-
-    assert_eq!(idle.counts.published, 0);
-    assert_eq!(more.counts.published, 10);
-    each_once(&shop.committed(), 1..=260);
+    let account = Account::open(emulator.settings(), emulator.hosts()).await;
+    (emulator, account)
 }
 
-#[tokio::test]
-async fn a_streams_topic_replays_to_its_table_with_images_and_tombstones() {
-    let emulator = Emulator::start().await;
-    let shop = emulator.stream_sync().await;
-    emulator.add_orders(1..=250);
-    let _worker = shop.worker();
-
-    let first = shop.run_to_the_end().await;
-    emulator.sql(
-        "update \"orders\" set \"amount\" = 0.10 where \"id\" <= 100; delete from \"orders\" where \"id\" between 90 and 120;
-         update \"orders\" set \"id\" = 1000 where \"id\" = 1; insert into \"orders\" values (90, 'again', 1)",
-    );
-    let second = shop.run_to_the_end().await;
-
-    assert_eq!((first.counts.created, first.counts.published), (250, 250));
-    // 88 updates, one more of a row made again; 30 deletes and one by a change of key, each with its tombstone.
-    let counts = second.counts;
-    assert_eq!((counts.updated, counts.deleted, counts.created), (89, 31, 1));
-    assert_eq!((counts.read, counts.published), (121, 121 + 31));
-    assert_eq!(replayed(&shop.committed()), emulator.orders());
-}
+crate::snowflake::facts!(emulated);
 
 #[tokio::test]
 async fn an_idle_streams_runs_need_no_warehouse_by_the_emulators_own_count() {

@@ -246,6 +246,8 @@ impl Scene {
             rows_max: CHANGES_MAX,
             bytes_max: BYTES_MAX,
             message_bytes_max: self.look.message_bytes_max,
+            // The dead letters' topic may take less: then the run leaves such a row out of its dead letter.
+            dead_letter_bytes_max: self.look.message_bytes_max,
             clock: app.clock.clone(),
             ..SinkPlan::of(&self.work)
         };

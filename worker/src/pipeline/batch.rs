@@ -206,6 +206,7 @@ fn sink(attempt: &Attempt<'_>, start: &Start) -> Result<(ChunkSink, mpsc::Receiv
         rows_max: ground.settings.chunk_rows_max,
         bytes_max: ground.settings.chunk_bytes_max,
         message_bytes_max: open.message_bytes_max,
+        dead_letter_bytes_max: open.dead_letter_bytes_max,
         clock: ground.clock.clone(),
         ..SinkPlan::of(work)
     };

@@ -42,6 +42,7 @@ pub(super) struct SinkPlan {
     pub(super) rows_max: usize,
     pub(super) bytes_max: usize,
     pub(super) message_bytes_max: usize,
+    pub(super) dead_letter_bytes_max: usize,
     pub(super) tolerance: ErrorTolerance,
     pub(super) deletes: Deletes,
     pub(super) headers: BTreeMap<String, String>,
@@ -65,6 +66,7 @@ impl SinkPlan {
             rows_max: 0,
             bytes_max: 0,
             message_bytes_max: 0,
+            dead_letter_bytes_max: 0,
             tolerance: work.config.error_tolerance,
             deletes: work.config.deletes(),
             headers: work.config.headers.clone(),
@@ -287,7 +289,7 @@ impl ChunkSink {
             self.encoder.row(&empty, &mut self.chunk.buffer);
         }
         let size = self.chunk.buffer.len() - start;
-        let fits = size + RECORD_OVERHEAD * 4 <= self.plan.message_bytes_max;
+        let fits = size + RECORD_OVERHEAD * 4 <= self.plan.dead_letter_bytes_max;
         if !fits {
             self.chunk.buffer.truncate(start);
         }
@@ -405,6 +407,7 @@ mod tests {
             rows_max: 100,
             bytes_max: 10_000,
             message_bytes_max: 10_000,
+            dead_letter_bytes_max: 10_000,
             tolerance,
             deletes,
             headers: BTreeMap::new(),

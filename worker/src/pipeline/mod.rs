@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use freshet_core::app::App;
 use freshet_core::clock::Clock;
 use freshet_core::connector::{
-    BatchName, Destination, Lane, LaneSpec, Progress, ReadMode, ReadPlan, Registry, SealRequest, Source, TopicPlan,
+    BatchName, Destination, Lane, LaneSpec, Prepared, Progress, ReadMode, ReadPlan, Registry, SealRequest, Source,
+    TopicPlan,
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
@@ -101,6 +102,7 @@ struct OpenLane {
     lane: Box<dyn Lane>,
     progress: Option<Progress>,
     message_bytes_max: usize,
+    dead_letter_bytes_max: usize,
 }
 
 impl<'a> Attempt<'a> {
@@ -213,7 +215,8 @@ impl<'a> Attempt<'a> {
             let partition = lane.progress_partition();
             self.ground.ledger.placed(&prepared.cluster_id, partition).await?;
         }
-        self.lane = Some(OpenLane { lane, progress, message_bytes_max: prepared.message_bytes_max });
+        let Prepared { message_bytes_max, dead_letter_bytes_max, .. } = prepared;
+        self.lane = Some(OpenLane { lane, progress, message_bytes_max, dead_letter_bytes_max });
         Ok(())
     }
 

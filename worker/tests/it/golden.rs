@@ -1,6 +1,8 @@
-//! What goes out of each type, in each envelope: one file per type under `worker/tests/golden/`.
+//! What goes out of each type of Postgres, in each envelope: one file per type under `worker/tests/golden/`.
 //!
 //! After a change that is meant: `INSTA_UPDATE=always cargo test -p freshet-worker --test it golden`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use freshet_core::connector::{
     Cell, Change, ChangeMeta, Column, Encoder, Envelope, Kind, NumberForm, Op, ReadMode, Row,
@@ -56,12 +58,17 @@ const TYPES: &[(&str, &str, &[&str])] = &[
     ("range_of_text", "textrange", &["[\"a,b\",c]"]),
 ];
 
-fn compare(name: &str, lines: &str) {
+/// Accepts what goes out now as what is to go out.
+const ACCEPT: &str = "INSTA_UPDATE=always cargo test -p freshet-worker --test it golden";
+
+/// Compares with the file `name`.snap in a folder, which stands from here.
+pub fn compare(folder: &str, name: &str, lines: &str) {
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path("../golden");
+    settings.set_snapshot_path(folder);
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!(name, lines));
+    let compared = catch_unwind(AssertUnwindSafe(|| settings.bind(|| insta::assert_snapshot!(name, lines))));
+    assert!(compared.is_ok(), "other bytes go out than `{name}.snap` says; if that is meant, accept it: {ACCEPT}");
 }
 
 #[tokio::test]
@@ -94,7 +101,7 @@ async fn each_type_in_each_envelope() {
         sent.iter().for_each(|sent| lines += &format!("{}\n", sent.row));
         lines += "\ndebezium\n";
         sent.iter().for_each(|sent| lines += &format!("{}\n", sent.debezium));
-        compare(name, &lines);
+        compare("../golden", name, &lines);
     }
 }
 
@@ -117,7 +124,7 @@ async fn each_type_as_a_key() {
         }
     }
 
-    compare("keys", &lines);
+    compare("../golden", "keys", &lines);
 }
 
 /// Types that have no order, or none that can be gone on from.
@@ -176,10 +183,11 @@ fn each_operation_in_each_envelope() {
         lines.push('\n');
     }
 
-    compare("operations", &lines);
+    compare("../golden", "operations", &lines);
 }
 
-fn value(encoder: &mut dyn Encoder, change: &Change<'_>, ordinal: i64) -> String {
+/// The value of a message; `(null)` for none.
+pub fn value(encoder: &mut dyn Encoder, change: &Change<'_>, ordinal: i64) -> String {
     let mut out = Vec::new();
     let meta = ChangeMeta { ts_ms: 1_700_000_000_000, batch_seq: 7, ordinal };
     match encoder.value(change, meta, &mut out).unwrap() {
@@ -203,5 +211,5 @@ async fn an_incremental_read_is_an_update() {
 
     source.read(&read_request(&plan, &sealed, None), &mut sink).await.unwrap();
 
-    compare("incremental", &format!("{}\n{}\n", sink.sent[0].row, sink.sent[0].debezium));
+    compare("../golden", "incremental", &format!("{}\n{}\n", sink.sent[0].row, sink.sent[0].debezium));
 }

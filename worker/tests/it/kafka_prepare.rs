@@ -106,7 +106,7 @@ async fn the_largest_record_is_read_from_the_topic_and_kept_by_its_lanes() {
     let _broker = broker().await;
     let topic = unique("small");
     create_topic(&topic, 1, &[("max.message.bytes", "20000")]).await;
-    create_topic(&format!("{topic}.dlq"), 1, &[]).await;
+    create_topic(&format!("{topic}.dlq"), 1, &[("max.message.bytes", "10000")]).await;
     let mut plan = plan(&topic, Guarantee::ExactlyOnce);
     plan.create = None;
     let mut destination = open(settings(&unique("p"))).await;
@@ -117,7 +117,7 @@ async fn the_largest_record_is_read_from_the_topic_and_kept_by_its_lanes() {
     // Far more than one batch of 20 000 bytes: batches have to stay below it too.
     let (_, receipt) = lane.send(crate::kafka::rows(0..5_000), crate::kafka::progress(5_000)).await.unwrap();
 
-    assert_eq!(prepared.message_bytes_max, 20_000);
+    assert_eq!((prepared.message_bytes_max, prepared.dead_letter_bytes_max), (20_000, 10_000));
     assert_eq!(receipt.partitions[0].records, 5_000);
 }
 

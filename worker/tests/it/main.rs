@@ -19,5 +19,6 @@ mod snowflake;
 mod snowflake_client;
 mod snowflake_diff;
 mod snowflake_emulator;
+mod snowflake_golden;
 mod snowflake_source;
 mod snowflake_streams;

@@ -108,14 +108,16 @@ fn prepare_now(settings: &KafkaSettings, plan: &TopicPlan) -> Result<Prepared> {
     reach(&cluster.brokers)?;
     steps.push(brokers_step(&cluster));
     let message_bytes_max = session.data_topic(plan, &mut steps)?.min(own_bytes_max(settings));
-    session.dead_letter_topic(plan, &mut steps)?;
+    // One producer sends both, and takes no more than the data topic does.
+    let dead_letter_bytes_max =
+        session.dead_letter_topic(plan, &mut steps)?.unwrap_or(usize::MAX).min(message_bytes_max);
     let progress_partitions = session.progress_topic(settings, &cluster, Creating::Done, &mut steps)?;
     steps.push(match plan.guarantee {
         Guarantee::ExactlyOnce => probe_transactions(settings, &plan.lane.name)?,
         Guarantee::EffectivelyOnce => Step::skipped("transactions", "`effectively_once` has none"),
     });
     tracing::debug!(topic = %plan.topic, cluster_id = %cluster.id, message_bytes_max, "destination prepared");
-    Ok(Prepared { steps, cluster_id: cluster.id, message_bytes_max, progress_partitions })
+    Ok(Prepared { steps, cluster_id: cluster.id, message_bytes_max, dead_letter_bytes_max, progress_partitions })
 }
 
 /// Looks at the data topic, and creates nothing.
@@ -312,11 +314,11 @@ impl Session {
     }
 
     /// The dead letters' topic: created with the data topic's partitions and replicas, but never compacted, since its
-    /// records are not updates of one another.
-    fn dead_letter_topic(&self, plan: &TopicPlan, steps: &mut Vec<Step>) -> Result<()> {
+    /// records are not updates of one another. Returns its `max.message.bytes`, none if there is no such topic.
+    fn dead_letter_topic(&self, plan: &TopicPlan, steps: &mut Vec<Step>) -> Result<Option<usize>> {
         let Some(name) = &plan.dead_letter_topic else {
             steps.push(Step::skipped("dead_letter_topic", "the sync tolerates no dead letters"));
-            return Ok(());
+            return Ok(None);
         };
         let create = plan.create.clone().map(|create| TopicCreate { cleanup_policy: "delete".into(), ..create });
         let (state, is_new) = self.find_or_create(name, create.as_ref()).map_err(|mut error| {
@@ -329,7 +331,8 @@ impl Session {
         enough_replicas(name, &state, min_in_sync)?;
         let verb = if is_new { "created" } else { "there" };
         steps.push(Step::passed("dead_letter_topic", format!("`{name}` is {verb}")));
-        Ok(())
+        let bytes_max = configs.get("max.message.bytes").and_then(|text| text.parse().ok());
+        Ok(Some(bytes_max.unwrap_or(MESSAGE_BYTES_MAX)))
     }
 
     fn find_or_create(&self, name: &str, create: Option<&TopicCreate>) -> Result<(TopicState, bool)> {

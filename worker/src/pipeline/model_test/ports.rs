@@ -184,6 +184,7 @@ impl Destination for MemoryDestination {
             steps: Vec::new(),
             cluster_id: "memory".into(),
             message_bytes_max: 1_000_000,
+            dead_letter_bytes_max: 1_000_000,
             progress_partitions: 1,
         };
         self.0.step(PREPARE, move |_| Ok(prepared())).await

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::exchange::{Call, Reply, is_gzip};
 use super::{Client, malformed};
-use crate::sources::snowflake::decode::{CellType, Event, Inflater, Scanner};
+use crate::sources::snowflake::decode::{CellType, Event, Inflater, Malformed, Scanner};
 
 /// Compressed bytes of one partition that wait while an earlier one is read, at most.
 const AHEAD_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -19,7 +19,7 @@ pub(super) enum BodyError {
     /// The body broke off: fetched again, it may be whole.
     Cut(Error),
     /// It is of no use.
-    Final(Error),
+    Malformed(Malformed),
 }
 
 /// A body while it is read.
@@ -62,7 +62,7 @@ impl Body {
             match self.scanner.next(row) {
                 Ok(Event::More) => self.more().await?,
                 Ok(event) => return Ok(event),
-                Err(error) => return Err(BodyError::Final(malformed("a body does not read").caused_by(error))),
+                Err(error) => return Err(BodyError::Malformed(error)),
             }
         }
     }

@@ -10,7 +10,7 @@ use super::account::Asked;
 use super::answer::Answer;
 use super::body::{Ahead, Body, BodyError};
 use super::{Client, malformed};
-use crate::sources::snowflake::decode::{CellType, Event, RowType};
+use crate::sources::snowflake::decode::{CellType, Event, Malformed, RowType};
 
 /// Partitions fetched ahead of the one that is read.
 const AHEAD: usize = 3;
@@ -124,7 +124,7 @@ impl Rows {
                 Ok(Event::Member(..) | Event::Data | Event::More) => {}
                 Ok(Event::End) => self.turn().await?,
                 Err(BodyError::Cut(error)) => self.reopen(error).await?,
-                Err(BodyError::Final(error)) => return Err(self.placed(error)),
+                Err(BodyError::Malformed(error)) => return Err(self.unread(error)),
             }
         }
     }
@@ -148,7 +148,7 @@ impl Rows {
                 Ok(Event::Data | Event::Row | Event::More) => {}
                 Ok(Event::End) => return self.begin_late().await,
                 Err(BodyError::Cut(error)) => self.reopen(error).await?,
-                Err(BodyError::Final(error)) => return Err(self.placed(error)),
+                Err(BodyError::Malformed(error)) => return Err(self.unread(error)),
             }
         }
         Ok(())
@@ -274,11 +274,23 @@ impl Rows {
         self.fetch(self.number).await
     }
 
+    /// What does not read, by the name of its column if it is a cell.
+    fn unread(&self, error: Malformed) -> Error {
+        let told = match error.column.and_then(|place| self.columns().get(place)) {
+            Some(column) => format!("a value of the column `{}` does not read", column.name),
+            None => "a body does not read".to_owned(),
+        };
+        malformed(&format!("{told} ({})", self.place())).caused_by(error)
+    }
+
     /// An error with the place where it was met.
     fn placed(&self, error: Error) -> Error {
+        Error::new(error.code, format!("{} ({})", error.message, self.place())).caused_by(error.chain())
+    }
+
+    fn place(&self) -> String {
         let handle = self.handle.as_deref().unwrap_or("not known");
-        let told = format!("{} (partition {}, row {}, statement {handle})", error.message, self.number, self.read);
-        Error::new(error.code, told).caused_by(error.chain())
+        format!("partition {}, row {}, statement {handle}", self.number, self.read)
     }
 }
 

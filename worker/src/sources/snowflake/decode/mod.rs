@@ -9,6 +9,8 @@
 //! cell. A byte that does not belong where it stands fails the partition: it is never taken for its end.
 
 mod cell;
+#[cfg(test)]
+mod fuzz;
 mod inflate;
 mod scan;
 mod text;
@@ -25,4 +27,6 @@ pub struct Malformed {
     pub expected: &'static str,
     /// Bytes of the answer before it, inflated.
     pub at: u64,
+    /// The place of the column, where it was a cell's text that is no value of its type.
+    pub column: Option<usize>,
 }
