@@ -86,6 +86,7 @@ pub fn router(app: App, drain: CancellationToken) -> Router {
     Router::new()
         .merge(keyed.layer(middleware::from_fn_with_state(api.clone(), limit::keep_room)))
         .merge(routes::health::router(document))
+        .merge(routes::callback::router())
         .fallback(async || Problem::from(Error::new(Code::NotFound, "there is no such path")))
         .method_not_allowed_fallback(async || {
             Problem::from(Error::new(Code::MethodNotAllowed, "the path does not take this method"))

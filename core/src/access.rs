@@ -82,6 +82,8 @@ pub enum Actor {
     },
     /// The command line, which has the database's password.
     Command,
+    /// The browser that comes back from a consent, and has its state.
+    Consent,
 }
 
 impl Actor {
@@ -91,6 +93,7 @@ impl Actor {
         match self {
             Self::ApiKey { .. } => "api_key",
             Self::Command => "command",
+            Self::Consent => "consent",
         }
     }
 
@@ -99,7 +102,7 @@ impl Actor {
     pub fn id(self) -> Option<Uuid> {
         match self {
             Self::ApiKey { service_account, .. } => Some(service_account.uuid()),
-            Self::Command => None,
+            Self::Command | Self::Consent => None,
         }
     }
 }

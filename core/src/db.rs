@@ -43,6 +43,15 @@ impl TenantTx {
         &mut self.tx
     }
 
+    /// Lets this transaction wait for an answer of somebody else's, for a minute.
+    ///
+    /// # Errors
+    /// [`Code::Database`].
+    pub(crate) async fn allow_silence(&mut self) -> Result<()> {
+        let wait = sqlx::query("set local idle_in_transaction_session_timeout = '60s'");
+        wait.execute(self.conn()).await.map(|_| ()).map_err(failed("cannot hold a transaction open"))
+    }
+
     /// Commits.
     ///
     /// # Errors

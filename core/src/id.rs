@@ -170,6 +170,8 @@ ids! {
     OperationId = "opn";
     /// A group of dead letters with one reason.
     DeadLetterGroupId = "dlg";
+    /// A consent that a person is asked for.
+    ConsentId = "cns";
     /// One line of the audit log.
     AuditEventId = "aud";
     /// One HTTP request.

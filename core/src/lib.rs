@@ -23,6 +23,7 @@ pub mod model;
 pub mod sync;
 pub mod run;
 pub mod operation;
+pub mod consent;
 pub mod idempotency;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -107,6 +107,8 @@ settings! {
     master_keys: Secret = "";
     /// Where the API listens.
     api_listen: std::net::SocketAddr = "127.0.0.1:8470";
+    /// The address under which browsers reach the API, to come back to from a consent; `http://` and `api_listen` if empty.
+    public_url: String = "";
     /// Requests that the API works on at once, at most; more get 503.
     api_requests_max: usize = "256";
     /// Requests that only read, per key and per workspace and minute.

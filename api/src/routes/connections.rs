@@ -2,11 +2,12 @@
 
 use axum::extract::State;
 use freshet_core::connector::NewStream;
+use freshet_core::consent::{self, ConsentAsked};
 use freshet_core::endpoint::{Connection, Endpoint, ops};
 use freshet_core::id::ConnectionId;
 use freshet_core::operation::{self, Operation, Question};
 use freshet_core::page::Page;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -24,6 +25,9 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(test_connection))
         .routes(routes!(list_catalogue))
         .routes(routes!(make_stream))
+        .routes(routes!(get_setup_script))
+        .routes(routes!(draw_key_pair))
+        .routes(routes!(ask_consent))
 }
 
 /// A new connection.
@@ -200,4 +204,67 @@ async fn make_stream(
 ) -> Answer {
     let question = Question::MakeStream { connection: id, stream, dry_run: query.dry_run };
     accepted(&operation::ops::ask(&api.app, &caller, question).await?)
+}
+
+/// A script.
+#[derive(Serialize, utoipa::ToSchema)]
+struct SetupScript {
+    /// SQL, for an administrator to read and run.
+    script: String,
+}
+
+/// The script that gives the login exactly the rights that Freshet needs.
+#[utoipa::path(
+    get,
+    path = "/connections/{id}/setup-script",
+    tag = "connections",
+    params(("id" = ConnectionId, Path)),
+    security(("key" = ["connections:read"])),
+    responses((status = 200, body = SetupScript), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn get_setup_script(State(api): State<Api>, By(caller): By, Path(id): Path<ConnectionId>) -> Answer {
+    ok(&SetupScript { script: ops::setup_script(&api.app, &caller, id).await? })
+}
+
+/// Which of the login's two keys.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct KeyPairWanted {
+    /// The second: to turn keys over while the first goes on.
+    #[serde(default)]
+    second: bool,
+}
+
+/// Draws a key pair for the login. The private key goes into the vault; the answer has the statement that gives the public
+/// key to the login.
+#[utoipa::path(
+    post,
+    path = "/connections/{id}/key-pair",
+    tag = "connections",
+    params(("id" = ConnectionId, Path)),
+    security(("key" = ["connections:write"])),
+    request_body = KeyPairWanted,
+    responses((status = 200, body = ops::KeyPairDrawn), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn draw_key_pair(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(id): Path<ConnectionId>,
+    Json(wanted): Json<KeyPairWanted>,
+) -> Answer {
+    ok(&ops::draw_key(&api.app, &caller, id, wanted.second).await?)
+}
+
+/// Begins a consent by OAuth: whoever opens the answer's `url` within 10 minutes, and consents, lets the connection sign in
+/// with their rights.
+#[utoipa::path(
+    post,
+    path = "/connections/{id}/consent",
+    tag = "connections",
+    params(("id" = ConnectionId, Path)),
+    security(("key" = ["connections:write"])),
+    responses((status = 200, body = ConsentAsked), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn ask_consent(State(api): State<Api>, By(caller): By, Path(id): Path<ConnectionId>) -> Answer {
+    ok(&consent::ops::ask(&api.app, &caller, id).await?)
 }

@@ -4,6 +4,7 @@ mod api_keys;
 mod audit_events;
 mod connections;
 mod destinations;
+pub(crate) mod callback;
 pub(crate) mod health;
 mod kinds;
 mod models;

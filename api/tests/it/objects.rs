@@ -292,3 +292,24 @@ async fn a_stream_is_for_snowflake_and_read_as_changes_alone() {
     assert_eq!(asked.body["question"]["kind"], "make_stream");
     assert_eq!(asked.body["question"]["dry_run"], true);
 }
+
+#[tokio::test]
+async fn a_browser_that_comes_back_without_our_state_connects_nothing() {
+    let bench = bench().await;
+    let answered = async |query: &str| call(&bench, "GET", &format!("/oauth/callback{query}"), None, &[]).await.status;
+
+    assert_eq!(answered("?state=guess&code=c").await, 400);
+    assert_eq!(answered("?code=c").await, 400);
+    assert_eq!(answered("?error=access_denied&state=s").await, 200);
+    // Only a connection that signs in so has a consent, a key pair.
+    let [connection, ..] = objects(&bench).await;
+    for path in ["consent", "key-pair"] {
+        let refused = post(&bench, &format!("/v1/connections/{connection}/{path}"), json!({})).await;
+        assert_eq!((refused.status, refused.code()), (400, "request.invalid"), "{path}");
+    }
+    let script = get(&bench, &format!("/v1/connections/{connection}/setup-script")).await.body;
+    assert!(
+        script["script"].as_str().unwrap().contains("grant connect on database \"shop\" to \"reader\""),
+        "{script}"
+    );
+}

@@ -25,6 +25,7 @@ mod field;
 mod format;
 mod record;
 mod registry;
+mod sign_in;
 mod source;
 
 pub use destination::{
@@ -35,6 +36,7 @@ pub use field::{Choice, Field, FieldKind, KEPT_SECRET, Step, StepState};
 pub use format::{ChangeMeta, EncodeError, EncodePlan, Encoder, Envelope, FormatKind, KeyForm, NumberForm};
 pub use record::{Cell, Change, Column, Kind, Op, Row, Schema, Span};
 pub use registry::{DestinationEntry, FormatEntry, Registry, SourceEntry};
+pub use sign_in::{Consent, DrawnKey, Granted, LockedSecret, SecretKeeper};
 pub use source::{
     Ahead, BatchName, Catalogue, CatalogueColumn, CatalogueTable, DuplicateKeys, Flow, KeyCheck, MadeStream, ModelSpec,
     NewStream, Note, Preview, ReadEnd, ReadMode, ReadPlan, ReadRequest, SealRequest, Sealed, Sink, Source, SourceKind,

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::destination::{Destination, DestinationKind};
 use super::field::Field;
 use super::format::{EncodePlan, Encoder, FormatKind};
+use super::sign_in::{Consent, DrawnKey};
 use super::source::{ModelSpec, Source, SourceKind};
 use crate::error::{Error, Result};
 
@@ -21,6 +22,12 @@ pub trait SourceEntry: Send + Sync {
     fn validate(&self, settings: Value) -> Result<Value>;
     /// Checks a model without a connection.
     fn validate_model(&self, model: &ModelSpec) -> Result<()>;
+    /// See [`SourceKind::setup_script`].
+    fn setup_script(&self, settings: Value) -> Result<String>;
+    /// See [`SourceKind::draw_key`].
+    fn draw_key(&self, settings: Value, second: bool) -> Result<DrawnKey>;
+    /// See [`SourceKind::begin_consent`].
+    fn begin_consent(&self, settings: Value, redirect_url: &str) -> Result<Consent>;
     /// Opens a connection.
     async fn open(&self, settings: Value) -> Result<Box<dyn Source>>;
 }
@@ -66,6 +73,18 @@ impl<K: SourceKind> SourceEntry for Erased<K> {
 
     fn validate_model(&self, model: &ModelSpec) -> Result<()> {
         self.0.validate_model(model)
+    }
+
+    fn setup_script(&self, settings: Value) -> Result<String> {
+        Ok(self.0.setup_script(&parse(settings)?))
+    }
+
+    fn draw_key(&self, settings: Value, second: bool) -> Result<DrawnKey> {
+        self.0.draw_key(&parse(settings)?, second)
+    }
+
+    fn begin_consent(&self, settings: Value, redirect_url: &str) -> Result<Consent> {
+        self.0.begin_consent(&parse(settings)?, redirect_url)
     }
 
     async fn open(&self, settings: Value) -> Result<Box<dyn Source>> {

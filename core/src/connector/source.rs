@@ -11,7 +11,9 @@ use serde_json::Value;
 use super::field::{Field, Step};
 use super::format::EncodeError;
 use super::record::{Change, Column, Op, Schema};
+use super::sign_in::{Consent, DrawnKey, Granted, SecretKeeper};
 use crate::error::{Code, Error, Result};
+use crate::settings::Secret;
 
 /// What is read through a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -446,6 +448,20 @@ pub trait Source: Send {
         Ok(())
     }
 
+    /// Takes secrets that change by being used from there, and puts what follows them there.
+    fn keep_secrets(&mut self, keeper: std::sync::Arc<dyn SecretKeeper>) {
+        let _ = keeper;
+    }
+
+    /// Gives the code of a consent for the secret that it grants.
+    ///
+    /// # Errors
+    /// `request.invalid` from a kind of source that asks for none; what the source refuses with.
+    async fn finish_consent(&mut self, redirect_url: &str, code: &Secret, verifier: &Secret) -> Result<Granted> {
+        let _ = (redirect_url, code, verifier);
+        Err(no_consent())
+    }
+
     /// Makes a Stream, or with `dry_run` only says how. Harmless when repeated, unless it replaces one.
     ///
     /// # Errors
@@ -488,6 +504,31 @@ pub trait SourceKind: Send + Sync + 'static {
     /// `model.not_select`, `model.multiple_statements`, `model.syntax`.
     fn validate_model(&self, model: &ModelSpec) -> Result<()>;
 
+    /// The script that gives the login exactly the rights that are needed, for an administrator to read and run.
+    fn setup_script(&self, settings: &Self::Settings) -> String;
+
+    /// Draws a key pair for the login, in the second place if the first is in use. Takes a second: off the async threads.
+    ///
+    /// # Errors
+    /// `request.invalid` from a kind of source, or for a sign-in, that has no key pairs.
+    fn draw_key(&self, settings: &Self::Settings, second: bool) -> Result<DrawnKey> {
+        let _ = (settings, second);
+        Err(Error::invalid("/kind", "a connection of this kind signs in without a key pair"))
+    }
+
+    /// Begins a consent. Does not dial.
+    ///
+    /// # Errors
+    /// `request.invalid` from a kind of source, or for a sign-in, that asks for none.
+    fn begin_consent(&self, settings: &Self::Settings, redirect_url: &str) -> Result<Consent> {
+        let _ = (settings, redirect_url);
+        Err(no_consent())
+    }
+
     /// Opens a connection. Does not dial yet: the first call does.
     async fn open(&self, settings: Self::Settings) -> Result<Box<dyn Source>>;
+}
+
+fn no_consent() -> Error {
+    Error::invalid("/kind", "a connection of this kind signs in without a consent")
 }

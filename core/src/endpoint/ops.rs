@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::{End, Endpoint, SecretState, merge, put_secret, split_secrets, store};
+use super::{Connection, End, Endpoint, SecretState, merge, put_secret, split_secrets, store};
 use crate::access::Caller;
 use crate::app::App;
 use crate::audit::ops::{Entry, record};
-use crate::connector::{KEPT_SECRET, Step};
+use crate::connector::{KEPT_SECRET, LockedSecret, SecretKeeper, Step};
 use crate::db::TenantTx;
 use crate::error::{Code, Error, Result};
+use crate::id::{ConnectionId, WorkspaceId};
 use crate::page::{Page, PageRequest};
 use crate::secret;
 
@@ -136,6 +138,116 @@ pub async fn open<E: End>(app: &App, tx: &mut TenantTx, id: E::Id) -> Result<(St
         put_secret(&mut settings, &field, &text);
     }
     Ok((row.kind, settings))
+}
+
+/// Kind and settings, with stand-ins for secrets: for what needs none of them. The API opens nothing.
+pub(crate) async fn with_stand_ins<E: End>(app: &App, tx: &mut TenantTx, id: E::Id) -> Result<(String, Value)> {
+    let found = read::<E>(tx, id).await?;
+    if found.archived_at.is_some() {
+        return Err(Error::not_found(E::NOUN));
+    }
+    let mut settings = found.settings;
+    for field in found.secrets.keys() {
+        put_secret(&mut settings, field, KEPT_SECRET);
+    }
+    E::fields(&app.registry, &found.kind)?;
+    Ok((found.kind, settings))
+}
+
+/// Seals one secret field, and raises the version.
+pub(crate) async fn put_secret_of<E: End>(
+    app: &App,
+    tx: &mut TenantTx,
+    id: E::Id,
+    field: &str,
+    text: &str,
+) -> Result<()> {
+    let row = store::get::<E>(tx, id, true).await?.filter(|row| row.archived_at.is_none());
+    let row = row.ok_or_else(|| Error::not_found(E::NOUN))?;
+    secret::ops::put(app, tx, E::uuid(id), field, text).await?;
+    store::update::<E>(tx, id, &row.name, &row.settings).await
+}
+
+/// The script that gives a connection's login the rights that it needs.
+///
+/// # Errors
+/// `request.not_found`.
+pub async fn setup_script(app: &App, caller: &Caller, id: ConnectionId) -> Result<String> {
+    caller.may(Connection::READ)?;
+    let mut tx = app.db.tenant(caller.workspace).await?;
+    let (kind, settings) = with_stand_ins::<Connection>(app, &mut tx, id).await?;
+    app.registry.find_source(&kind)?.setup_script(settings)
+}
+
+/// A key pair that was drawn for a connection, without its private key.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+pub struct KeyPairDrawn {
+    /// The secret field that holds the private key.
+    pub field: &'static str,
+    /// What the source shows of the public key, to compare.
+    pub fingerprint: String,
+    /// The statement by which an administrator gives the public key to the login.
+    pub script: String,
+}
+
+/// Draws a key pair for a connection's login; the private key goes into the vault and nowhere else.
+///
+/// # Errors
+/// `request.not_found`; `request.invalid` for a connection that signs in otherwise.
+pub async fn draw_key(app: &App, caller: &Caller, id: ConnectionId, second: bool) -> Result<KeyPairDrawn> {
+    caller.may(Connection::WRITE)?;
+    let mut tx = app.db.tenant(caller.workspace).await?;
+    let (kind, settings) = with_stand_ins::<Connection>(app, &mut tx, id).await?;
+    tx.commit().await?;
+    let source = app.registry.find_source(&kind)?.clone();
+    let drawn = tokio::task::spawn_blocking(move || source.draw_key(settings, second)).await;
+    let drawn = drawn.map_err(|error| Error::new(Code::Internal, "drawing a key broke off").caused_by(error))??;
+    let mut tx = app.db.tenant(caller.workspace).await?;
+    put_secret_of::<Connection>(app, &mut tx, id, drawn.field, drawn.private_key.expose()).await?;
+    let changes = json!({ "settings": [drawn.field], "fingerprint": drawn.fingerprint });
+    audit::<Connection>(&mut tx, caller, id, "key_drawn", changes).await?;
+    tx.commit().await?;
+    Ok(KeyPairDrawn { field: drawn.field, fingerprint: drawn.fingerprint, script: drawn.script })
+}
+
+/// Where a connection's secrets lie, for those that change by being used.
+pub struct Keeper {
+    /// Ours.
+    pub app: App,
+    /// Whose connection.
+    pub workspace: WorkspaceId,
+    /// Which.
+    pub connection: ConnectionId,
+}
+
+struct Locked {
+    app: App,
+    tx: TenantTx,
+    connection: ConnectionId,
+    field: String,
+    text: zeroize::Zeroizing<String>,
+}
+
+#[async_trait]
+impl SecretKeeper for Keeper {
+    async fn lock(&self, field: &str) -> Result<Option<Box<dyn LockedSecret>>> {
+        let mut tx = self.app.db.tenant(self.workspace).await?;
+        let text = secret::ops::open_locked(&self.app, &mut tx, self.connection.uuid(), field).await?;
+        let (app, connection, field) = (self.app.clone(), self.connection, field.to_owned());
+        Ok(text.map(|text| Box::new(Locked { app, tx, connection, field, text }) as Box<dyn LockedSecret>))
+    }
+}
+
+#[async_trait]
+impl LockedSecret for Locked {
+    fn text(&self) -> &str {
+        &self.text
+    }
+
+    async fn replace(mut self: Box<Self>, text: &str) -> Result<()> {
+        secret::ops::replace(&self.app, &mut self.tx, self.connection.uuid(), &self.field, text).await?;
+        self.tx.commit().await
+    }
 }
 
 /// The kind of one that is not archived.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::connector::NewStream;
-use crate::id::{ConnectionId, DestinationId, ModelId, OperationId, SyncId, WorkspaceId};
+use crate::id::{ConnectionId, ConsentId, DestinationId, ModelId, OperationId, SyncId, WorkspaceId};
 use crate::sync::Resync;
 
 /// What is asked.
@@ -39,6 +39,13 @@ pub enum Question {
         stream: NewStream,
         /// Only say how.
         dry_run: bool,
+    },
+    /// Give the code that came back from a consent for what it grants.
+    FinishConsent {
+        /// For which connection.
+        connection: ConnectionId,
+        /// Which.
+        consent: ConsentId,
     },
     /// Find a model's columns and key.
     DescribeModel {
@@ -94,6 +101,7 @@ impl Question {
             Self::TestConnection { .. } => "test_connection",
             Self::ListCatalogue { .. } => "list_catalogue",
             Self::MakeStream { .. } => "make_stream",
+            Self::FinishConsent { .. } => "finish_consent",
             Self::DescribeModel { .. } => "describe_model",
             Self::PreviewModel { .. } => "preview_model",
             Self::CheckKey { .. } => "check_key",

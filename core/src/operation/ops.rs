@@ -26,7 +26,8 @@ pub async fn ask(app: &App, caller: &Caller, question: Question) -> Result<Opera
     let (target_kind, target) = match &question {
         Question::TestConnection { connection }
         | Question::ListCatalogue { connection, .. }
-        | Question::MakeStream { connection, .. } => {
+        | Question::MakeStream { connection, .. }
+        | Question::FinishConsent { connection, .. } => {
             endpoint::kind::<Connection>(&mut tx, *connection).await?;
             ("connection", connection.uuid())
         }
@@ -70,9 +71,10 @@ pub async fn get(app: &App, caller: &Caller, id: OperationId) -> Result<Operatio
 /// What one must be allowed to ask it, and to see its answer.
 fn right(question: &Question) -> Right {
     match question {
-        Question::TestConnection { .. } | Question::ListCatalogue { .. } | Question::MakeStream { .. } => {
-            Right::ConnectionsWrite
-        }
+        Question::TestConnection { .. }
+        | Question::ListCatalogue { .. }
+        | Question::MakeStream { .. }
+        | Question::FinishConsent { .. } => Right::ConnectionsWrite,
         Question::DescribeModel { .. } | Question::CheckKey { .. } => Right::ModelsWrite,
         Question::PreviewModel { .. } | Question::PreviewRecords { .. } => Right::RowsRead,
         Question::PlanRun { .. } => Right::SyncsRun,

@@ -21,7 +21,7 @@ pub async fn request(app: &App, caller: &Caller, sync_id: SyncId) -> Result<(Run
     let mut tx = app.db.tenant(caller.workspace).await?;
     let trigger = match caller.actor {
         Actor::ApiKey { .. } => "api",
-        Actor::Command => "command",
+        Actor::Command | Actor::Consent => "command",
     };
     let requested = enqueue(&mut tx, caller, sync_id, trigger, None).await?;
     tx.commit().await?;

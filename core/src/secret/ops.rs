@@ -41,6 +41,24 @@ pub(crate) async fn open(app: &App, tx: &mut TenantTx, owner: Uuid) -> Result<BT
         .collect()
 }
 
+/// Opens one field, and holds it until the transaction ends: for a minute, a call to somebody else included.
+pub(crate) async fn open_locked(
+    app: &App,
+    tx: &mut TenantTx,
+    owner: Uuid,
+    field: &str,
+) -> Result<Option<Zeroizing<String>>> {
+    let row = store::get_locked(tx, owner, field).await?;
+    row.map(|row| app.vault.open(tx.workspace(), row.id, &row.sealed())).transpose()
+}
+
+/// Seals another text in the place of one that is held; whoever waits for it finds the new one.
+pub(crate) async fn replace(app: &App, tx: &mut TenantTx, owner: Uuid, field: &str, text: &str) -> Result<()> {
+    let id = SecretId::new();
+    let sealed = app.vault.seal(tx.workspace(), id, text)?;
+    store::replace(tx, id, owner, field, &sealed).await
+}
+
 /// Wraps the data keys of at most `rows_max` secrets by the current master key; returns how many. Call until 0.
 ///
 /// # Errors

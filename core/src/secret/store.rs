@@ -100,6 +100,46 @@ pub(crate) async fn all(tx: &mut TenantTx, owner: Uuid) -> Result<Vec<SecretRow>
     .map_err(failed("cannot read the secrets"))
 }
 
+/// The same row with another text: one that is deleted and made anew would be gone for those who wait for it.
+pub(crate) async fn replace(tx: &mut TenantTx, id: SecretId, owner: Uuid, field: &str, sealed: &Sealed) -> Result<()> {
+    sqlx::query(
+        "update secret
+         set id = $4, master_key = $5, wrapped_key = $6, ciphertext = $7, created_at = now()
+         where workspace_id = $1
+           and owner_id = $2
+           and field = $3",
+    )
+    .bind(tx.workspace())
+    .bind(owner)
+    .bind(field)
+    .bind(id)
+    .bind(&sealed.master_key)
+    .bind(&sealed.wrapped_key)
+    .bind(&sealed.ciphertext)
+    .execute(tx.conn())
+    .await
+    .map(|_| ())
+    .map_err(failed("cannot store the secret"))
+}
+
+pub(crate) async fn get_locked(tx: &mut TenantTx, owner: Uuid, field: &str) -> Result<Option<SecretRow>> {
+    tx.allow_silence().await?;
+    sqlx::query_as(
+        "select id, field, master_key, wrapped_key, ciphertext
+         from secret
+         where workspace_id = $1
+           and owner_id = $2
+           and field = $3
+         for update",
+    )
+    .bind(tx.workspace())
+    .bind(owner)
+    .bind(field)
+    .fetch_optional(tx.conn())
+    .await
+    .map_err(failed("cannot read the secret"))
+}
+
 pub(crate) async fn to_rewrap(db: &Db, current: &str, rows_max: i32) -> Result<Vec<WrappedKey>> {
     sqlx::query_as("select workspace_id, id, master_key, wrapped_key from secrets_to_rewrap($1, $2)")
         .bind(current)

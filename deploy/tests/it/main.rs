@@ -7,6 +7,7 @@ mod diff;
 mod faults;
 mod incremental;
 mod shop;
+mod sign_in;
 #[path = "../snowflake/mod.rs"]
 mod snowflake;
 mod snowflake_runs;

@@ -116,7 +116,7 @@ impl Emulator {
     }
 
     /// What a connection to it is made with.
-    fn settings(&self) -> Value {
+    pub fn settings(&self) -> Value {
         let token = self.command("create-token", &["LOADER"]);
         json!({
             "account": "emulator-account", "host": self.url, "user": "loader", "warehouse": "wh", "database": "shop",
@@ -124,7 +124,7 @@ impl Emulator {
         })
     }
 
-    fn hosts(&self) -> &str {
+    pub fn hosts(&self) -> &str {
         self.url.trim_start_matches("http://")
     }
 
@@ -156,7 +156,7 @@ impl Emulator {
     }
 
     /// Asks the emulator itself, `path` after `/emulator/`.
-    async fn admin(&self, method: &str, path: &str, body: Value) -> Value {
+    pub async fn admin(&self, method: &str, path: &str, body: Value) -> Value {
         let url = format!("{}/emulator/{path}", self.url);
         let request = http_client().unwrap().request(method.parse().unwrap(), url).json(&body);
         request.send().await.unwrap().json().await.unwrap()

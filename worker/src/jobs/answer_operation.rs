@@ -4,11 +4,11 @@ use freshet_core::app::App;
 use freshet_core::connector::Step;
 use freshet_core::endpoint::{Connection, Destination, ops as endpoint};
 use freshet_core::error::{Code, Error, Result};
-use freshet_core::id::{ConnectionId, DestinationId, ModelId, SyncId, WorkspaceId};
+use freshet_core::id::{ConnectionId, ConsentId, DestinationId, ModelId, SyncId, WorkspaceId};
 use freshet_core::operation::{OperationClaim, Question, ops};
 use freshet_core::queue::Held;
 use freshet_core::sync::Resync;
-use freshet_core::{model, sync};
+use freshet_core::{consent, model, sync};
 use serde_json::{Value, json};
 
 use crate::pipeline;
@@ -54,6 +54,7 @@ async fn find(app: &App, workspace: WorkspaceId, question: Question) -> Result<V
             let mut source = open_source(app, workspace, connection).await?;
             written(&source.make_stream(&stream, dry_run).await?)
         }
+        Question::FinishConsent { connection, consent } => finish_consent(app, workspace, connection, consent).await,
         Question::DescribeModel { model } => describe(app, workspace, model).await,
         Question::PreviewModel { model } => {
             let model = read_model(app, workspace, model).await?;
@@ -83,7 +84,18 @@ async fn test_connection(app: &App, workspace: WorkspaceId, id: ConnectionId) ->
     let mut tx = app.db.tenant(workspace).await?;
     endpoint::record_check::<Connection>(&mut tx, id, &steps).await?;
     tx.commit().await?;
-    Ok(found(&steps))
+    let script = endpoint::setup_script(app, &freshet_core::access::Caller::command(workspace), id).await?;
+    let mut found = found(&steps);
+    found["setup_script"] = script.into();
+    Ok(found)
+}
+
+async fn finish_consent(app: &App, workspace: WorkspaceId, id: ConnectionId, asked: ConsentId) -> Result<Value> {
+    let returned = consent::ops::returned(app, workspace, asked).await?;
+    let mut source = open_source(app, workspace, id).await?;
+    let granted = source.finish_consent(&returned.redirect_url, &returned.code, &returned.verifier).await?;
+    consent::ops::finish(app, workspace, asked, id, &granted).await?;
+    Ok(json!({ "settings": [granted.field] }))
 }
 
 async fn test_destination(app: &App, workspace: WorkspaceId, id: DestinationId) -> Result<Value> {
@@ -152,7 +164,9 @@ async fn open_source(
     let mut tx = app.db.tenant(workspace).await?;
     let (kind, settings) = endpoint::open::<Connection>(app, &mut tx, id).await?;
     tx.commit().await?;
-    app.registry.find_source(&kind)?.open(settings).await
+    let mut source = app.registry.find_source(&kind)?.open(settings).await?;
+    source.keep_secrets(pipeline::keeper(app, workspace, id));
+    Ok(source)
 }
 
 fn found(steps: &[Step]) -> Value {

@@ -30,6 +30,9 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
     // The reader opens a connection of its own: the one that sealed is used again for the next batch.
     let kind = &attempt.started.connection;
     let mut source = attempt.ground.registry.find_source(&kind.0)?.open(kind.1.clone()).await?;
+    if let Some(keeper) = &attempt.ground.keeper {
+        source.keep_secrets(keeper.clone());
+    }
     let (tell, told) = oneshot::channel();
     let reader = tokio::spawn(async move {
         let mut sink = sink;

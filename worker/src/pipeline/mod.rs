@@ -17,17 +17,19 @@ mod ledger;
 mod model_test;
 mod start;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use freshet_core::app::App;
 use freshet_core::clock::Clock;
 use freshet_core::connector::{
-    BatchName, Destination, Lane, LaneSpec, Prepared, Progress, ReadMode, ReadPlan, Registry, SealRequest, Source,
-    TopicPlan,
+    BatchName, Destination, Lane, LaneSpec, Prepared, Progress, ReadMode, ReadPlan, Registry, SealRequest,
+    SecretKeeper, Source, TopicPlan,
 };
+use freshet_core::endpoint::ops::Keeper;
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
-use freshet_core::id::{InstallationId, WorkspaceId};
+use freshet_core::id::{ConnectionId, InstallationId, WorkspaceId};
 use freshet_core::planted::{Bug, planted};
 use freshet_core::queue::Stop;
 use freshet_core::run::work::{self, Delivered, Started};
@@ -61,7 +63,9 @@ pub enum Ended {
 pub async fn deliver(app: &App, claim: &Claim, worker: &str, stop: &Stop) -> Result<Ended> {
     let started = work::start(app, claim, worker).await?;
     failpoint::reach(Step::GenerationTaken);
-    let source = app.registry.find_source(&started.connection.0)?.open(started.connection.1.clone()).await?;
+    let keeper = keeper(app, claim.workspace, started.work.connection_id);
+    let mut source = app.registry.find_source(&started.connection.0)?.open(started.connection.1.clone()).await?;
+    source.keep_secrets(keeper.clone());
     let plan = read_plan(app, claim.workspace, &started.work, source).await?;
     let ground = Ground {
         registry: &app.registry,
@@ -70,6 +74,7 @@ pub async fn deliver(app: &App, claim: &Claim, worker: &str, stop: &Stop) -> Res
         ledger: &ledger::Postgres { app, claim, sync_id: started.work.sync_id },
         installation: app.db.installation().await?,
         record_every: RECORD_EVERY,
+        keeper: Some(keeper),
     };
     Attempt::new(ground, claim, stop, started, plan).await?.run().await
 }
@@ -82,6 +87,13 @@ struct Ground<'a> {
     ledger: &'a dyn Ledger,
     installation: InstallationId,
     record_every: Duration,
+    /// Where the source's secrets lie; none over memory.
+    keeper: Option<Arc<dyn SecretKeeper>>,
+}
+
+/// Where a connection's secrets lie.
+pub(crate) fn keeper(app: &App, workspace: WorkspaceId, connection: ConnectionId) -> Arc<dyn SecretKeeper> {
+    Arc::new(Keeper { app: app.clone(), workspace, connection })
 }
 
 struct Attempt<'a> {

@@ -194,6 +194,7 @@ async fn attempt(hand: &Hand, (number, epoch): (usize, i64), is_staged: bool, re
     let settings = Settings::with(&[("chunk_rows_max", &CHUNK_ROWS.to_string()), ("chunk_bytes_max", "4096")])?;
     let ledger = MemoryLedger { hand: hand.clone(), claim: (number, epoch) };
     let ground = Ground {
+        keeper: None,
         registry: &registry,
         settings: &settings,
         clock: &Clock::standing(chrono::DateTime::UNIX_EPOCH),

@@ -56,6 +56,10 @@ impl SourceKind for Memory {
         Ok(())
     }
 
+    fn setup_script(&self, _: &Self::Settings) -> String {
+        String::new()
+    }
+
     async fn open(&self, (): ()) -> Result<Box<dyn Source>> {
         Ok(Box::new(MemorySource(self.0.clone())))
     }

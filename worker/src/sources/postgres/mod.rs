@@ -57,6 +57,10 @@ impl SourceKind for Kind {
         sql::validate_model(model)
     }
 
+    fn setup_script(&self, settings: &PostgresSettings) -> String {
+        settings.setup_script()
+    }
+
     async fn open(&self, settings: PostgresSettings) -> Result<Box<dyn Source>> {
         Ok(Box::new(Postgres { session: Session::new(settings) }))
     }

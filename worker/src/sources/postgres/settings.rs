@@ -5,6 +5,8 @@ use freshet_core::error::{Error, Result};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::sql::identifier;
+
 /// How TLS is used; libpq's own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -137,6 +139,20 @@ pub(super) const FIELDS: &[Field] = &[
 ];
 
 impl PostgresSettings {
+    /// The script that gives the login what Freshet uses, and no more.
+    pub(super) fn setup_script(&self) -> String {
+        let (user, database) = (identifier(&self.user), identifier(&self.database));
+        let schema = identifier(&self.work_schema);
+        format!(
+            "grant connect on database {database} to {user};\n\
+             -- What is read; repeat for each schema, or name single tables and views.\n\
+             grant usage on schema public to {user};\n\
+             grant select on all tables in schema public to {user};\n\
+             -- For syncs in mode `diff` alone: their snapshots lie there.\n\
+             create schema if not exists {schema} authorization {user};\n"
+        )
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         for (pointer, text) in [
             ("/settings/host", &self.host),

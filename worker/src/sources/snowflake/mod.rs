@@ -38,10 +38,13 @@ mod streams;
 
 use async_trait::async_trait;
 use freshet_core::connector::{
-    Ahead, BatchName, Catalogue, Field, KeyCheck, MadeStream, ModelSpec, NewStream, Preview, ReadEnd, ReadRequest,
-    Schema, SealRequest, Sealed, Sink, Source, SourceKind, SourceQuery, Step,
+    Ahead, BatchName, Catalogue, Consent, DrawnKey, Field, Granted, KeyCheck, MadeStream, ModelSpec, NewStream,
+    Preview, ReadEnd, ReadRequest, Schema, SealRequest, Sealed, SecretKeeper, Sink, Source, SourceKind, SourceQuery,
+    Step,
 };
 use freshet_core::error::Result;
+use freshet_core::settings::Secret;
+use secrecy::ExposeSecret;
 use serde_json::Value;
 
 pub use settings::{Hosts, SignInKind, SignInSettings, SnowflakeSettings, stored_name};
@@ -75,6 +78,24 @@ impl SourceKind for Kind {
 
     fn validate_model(&self, model: &ModelSpec) -> Result<()> {
         model::validate_model(model)
+    }
+
+    fn setup_script(&self, settings: &SnowflakeSettings) -> String {
+        settings.setup_script()
+    }
+
+    fn draw_key(&self, settings: &SnowflakeSettings, second: bool) -> Result<DrawnKey> {
+        settings.draw_key(second)
+    }
+
+    fn begin_consent(&self, settings: &SnowflakeSettings, redirect_url: &str) -> Result<Consent> {
+        let app = settings.oauth_app(self.hosts.base_url(settings)?)?;
+        let begun = app.consent(redirect_url, settings.context().role.as_deref())?;
+        Ok(Consent {
+            url: begun.url,
+            state: begun.state.parse().unwrap_or_default(),
+            verifier: begun.verifier.expose_secret().parse().unwrap_or_default(),
+        })
     }
 
     async fn open(&self, settings: SnowflakeSettings) -> Result<Box<dyn Source>> {
@@ -122,6 +143,14 @@ impl Source for Snowflake {
 
     async fn count_ahead(&mut self, request: &SealRequest) -> Result<Ahead> {
         ahead::count(&mut self.session, request).await
+    }
+
+    fn keep_secrets(&mut self, keeper: std::sync::Arc<dyn SecretKeeper>) {
+        self.session.keep_secrets(keeper);
+    }
+
+    async fn finish_consent(&mut self, redirect_url: &str, code: &Secret, verifier: &Secret) -> Result<Granted> {
+        self.session.finish_consent(redirect_url, code, verifier).await
     }
 
     fn queries(&mut self) -> Vec<SourceQuery> {

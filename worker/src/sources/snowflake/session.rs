@@ -1,15 +1,20 @@
 //! A connection: the client made when it is first used, and the small questions asked through it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use freshet_core::clock::Clock;
-use freshet_core::connector::SourceQuery;
+use freshet_core::connector::{Granted, LockedSecret, SecretKeeper, SourceQuery};
 use freshet_core::error::{Code, Error, Result};
+use freshet_core::settings::Secret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 
-use super::client::{Client, ClientSettings, Pace, QueryTag, Statement, Texts};
-use super::settings::{Hosts, SnowflakeSettings};
+use super::client::{Client, ClientSettings, Pace, QueryTag, Statement, Texts, http_client};
+use super::settings::{Hosts, REFRESH_TOKEN, SnowflakeSettings, no_consent};
+use super::sign_in::oauth::{LockedToken, RefreshTokens};
 
 /// How long to wait for an address to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,11 +23,58 @@ pub(super) struct Session {
     pub(super) settings: SnowflakeSettings,
     hosts: Hosts,
     client: Option<Client>,
+    keeper: Option<Arc<dyn SecretKeeper>>,
+}
+
+/// The connection's refresh token, where its secrets lie.
+struct Stored(Arc<dyn SecretKeeper>);
+
+struct StoredLock(Box<dyn LockedSecret>);
+
+#[async_trait]
+impl RefreshTokens for Stored {
+    async fn lock(&self) -> Result<Box<dyn LockedToken>> {
+        let locked = self.0.lock(REFRESH_TOKEN).await?.ok_or_else(no_consent)?;
+        Ok(Box::new(StoredLock(locked)))
+    }
+}
+
+#[async_trait]
+impl LockedToken for StoredLock {
+    fn token(&self) -> SecretString {
+        SecretString::from(self.0.text().to_owned())
+    }
+
+    async fn replace(self: Box<Self>, token: SecretString) -> Result<()> {
+        self.0.replace(token.expose_secret()).await
+    }
 }
 
 impl Session {
     pub(super) fn new(settings: SnowflakeSettings, hosts: Hosts) -> Self {
-        Self { settings, hosts, client: None }
+        Self { settings, hosts, client: None, keeper: None }
+    }
+
+    /// Takes and keeps the refresh token there.
+    pub(super) fn keep_secrets(&mut self, keeper: Arc<dyn SecretKeeper>) {
+        self.keeper = Some(keeper);
+        self.client = None;
+    }
+
+    /// Gives the code of a consent for a refresh token.
+    ///
+    /// # Errors
+    /// As [`OAuthApp::exchange`].
+    pub(super) async fn finish_consent(&self, redirect_url: &str, code: &Secret, verifier: &Secret) -> Result<Granted> {
+        let app = self.settings.oauth_app(self.base_url()?)?;
+        let text = |secret: &Secret| SecretString::from(secret.expose().to_owned());
+        let (code, verifier) = (text(code), text(verifier));
+        let tokens = app.exchange(&http_client()?, Clock::system().now(), &code, &verifier, redirect_url).await?;
+        let refresh = tokens.refresh.ok_or_else(|| {
+            let told = "the consent brought no refresh token; the integration needs OAUTH_ISSUE_REFRESH_TOKENS = TRUE";
+            Error::new(Code::SnowflakeConsent, told)
+        })?;
+        Ok(Granted { field: REFRESH_TOKEN, text: refresh.expose_secret().parse().unwrap_or_default() })
     }
 
     /// The client. Does not dial.
@@ -34,8 +86,9 @@ impl Session {
             return Ok(client.clone());
         }
         let base_url = self.base_url()?;
+        let tokens = self.keeper.clone().map(|keeper| Box::new(Stored(keeper)) as Box<dyn RefreshTokens>);
         let client = Client::new(ClientSettings {
-            sign_in: self.settings.sign_in(&base_url, None)?,
+            sign_in: self.settings.sign_in(&base_url, tokens)?,
             base_url,
             context: self.settings.context(),
             statement_timeout_s: self.settings.statement_timeout_s,

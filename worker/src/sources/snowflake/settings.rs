@@ -1,14 +1,15 @@
 //! The settings of a Snowflake connection.
 
-use freshet_core::connector::{Field, FieldKind, KEPT_SECRET};
+use freshet_core::connector::{DrawnKey, Field, FieldKind, KEPT_SECRET};
 use freshet_core::error::{Code, Error, Result};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::client::Context;
 use super::sign_in::SignIn;
-use super::sign_in::key_pair::{KeyPair, Signer};
+use super::sign_in::key_pair::{KeyPair, Signer, Slot};
 use super::sign_in::oauth::{KeptToken, OAuth, OAuthApp, RefreshTokens};
+use super::sql::identifier;
 
 /// How the connection signs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -199,8 +200,8 @@ impl SnowflakeSettings {
     fn validate_sign_in(&self) -> Result<()> {
         let sign_in = &self.sign_in;
         match sign_in.kind {
+            SignInKind::KeyPair if sign_in.private_key.is_none() && sign_in.private_key_2.is_none() => Ok(()),
             SignInKind::KeyPair => {
-                given(sign_in.private_key.as_ref(), "private_key")?;
                 let kept = |key: &Option<SecretString>| key.as_ref().is_some_and(is_kept);
                 // What is in the vault was checked when it went there.
                 if !kept(&sign_in.private_key) && !kept(&sign_in.private_key_2) && !kept(&sign_in.passphrase) {
@@ -211,20 +212,84 @@ impl SnowflakeSettings {
             SignInKind::AccessToken => given(sign_in.token.as_ref(), "token").map(|_| ()),
             SignInKind::OAuth => {
                 given(sign_in.client_id.as_ref(), "client_id")?;
-                given(sign_in.client_secret.as_ref(), "client_secret")?;
-                given(sign_in.refresh_token.as_ref(), "refresh_token").map(|_| ())
+                given(sign_in.client_secret.as_ref(), "client_secret").map(|_| ())
             }
         }
     }
 
     fn key_pairs(&self) -> Result<Vec<KeyPair>> {
         let passphrase = self.sign_in.passphrase.as_ref().map(ExposeSecret::expose_secret);
-        let first = given(self.sign_in.private_key.as_ref(), "private_key")?;
-        let mut keys = vec![KeyPair::parse(first.expose_secret(), passphrase, "/settings/sign_in/private_key")?];
-        if let Some(second) = &self.sign_in.private_key_2 {
-            keys.push(KeyPair::parse(second.expose_secret(), passphrase, "/settings/sign_in/private_key_2")?);
+        let slots = [(&self.sign_in.private_key, "private_key"), (&self.sign_in.private_key_2, "private_key_2")];
+        let keys = slots.into_iter().filter_map(|(key, name)| Some((key.as_ref()?, name)));
+        // A key that Freshet drew has no passphrase.
+        let parse = |(key, name): (&SecretString, &str)| {
+            let passphrase = passphrase.filter(|_| key.expose_secret().contains("ENCRYPTED"));
+            KeyPair::parse(key.expose_secret(), passphrase, &format!("/settings/sign_in/{name}"))
+        };
+        keys.map(parse).collect()
+    }
+
+    /// The integration that consents are asked by.
+    ///
+    /// # Errors
+    /// `request.invalid` for a connection that signs in otherwise.
+    pub(super) fn oauth_app(&self, base_url: String) -> Result<OAuthApp> {
+        let sign_in = &self.sign_in;
+        if sign_in.kind != SignInKind::OAuth {
+            return Err(Error::invalid("/settings/sign_in/kind", "must be `oauth` for a consent"));
         }
-        Ok(keys)
+        Ok(OAuthApp {
+            base_url,
+            client_id: given(sign_in.client_id.as_ref(), "client_id")?.clone(),
+            client_secret: given(sign_in.client_secret.as_ref(), "client_secret")?.clone(),
+        })
+    }
+
+    /// Draws a key pair for the user.
+    ///
+    /// # Errors
+    /// `request.invalid` for a connection that signs in otherwise.
+    pub(super) fn draw_key(&self, second: bool) -> Result<DrawnKey> {
+        if self.sign_in.kind != SignInKind::KeyPair {
+            return Err(Error::invalid("/settings/sign_in/kind", "must be `key_pair` for a key pair"));
+        }
+        let (slot, field) = match second {
+            false => (Slot::First, "sign_in.private_key"),
+            true => (Slot::Second, "sign_in.private_key_2"),
+        };
+        let drawn = KeyPair::draw()?;
+        Ok(DrawnKey {
+            field,
+            private_key: drawn.private_pem()?.expose_secret().parse().unwrap_or_default(),
+            fingerprint: drawn.fingerprint().to_owned(),
+            script: drawn.alter_user(&stored_name(&self.user), slot)?,
+        })
+    }
+
+    /// The script that gives the role what Freshet uses, and no more.
+    pub(super) fn setup_script(&self) -> String {
+        let context = self.context();
+        let role = identifier(context.role.as_deref().unwrap_or("FRESHET"));
+        let (user, database) = (identifier(&stored_name(&self.user)), identifier(&stored_name(&self.database)));
+        let schema = format!("{database}.{}", identifier(&stored_name(&self.work_schema)));
+        let warehouse = match &context.warehouse {
+            Some(warehouse) => format!("grant usage on warehouse {} to role {role};\n", identifier(warehouse)),
+            None => "-- grant usage on warehouse … to role …: the user's default warehouse\n".to_owned(),
+        };
+        format!(
+            "create role if not exists {role};\n\
+             grant role {role} to user {user};\n\
+             {warehouse}\
+             grant usage on database {database} to role {role};\n\
+             -- Freshet's own schema: batches are staged there, and Streams that Freshet makes.\n\
+             create schema if not exists {schema};\n\
+             grant usage, create table, create stream on schema {schema} to role {role};\n\
+             -- What is read; repeat for each schema, or name single tables, views and Streams.\n\
+             grant usage on schema {database}.PUBLIC to role {role};\n\
+             grant select on all tables in schema {database}.PUBLIC to role {role};\n\
+             grant select on all views in schema {database}.PUBLIC to role {role};\n\
+             grant select on all streams in schema {database}.PUBLIC to role {role};\n"
+        )
     }
 
     /// What signs requests. `refresh_tokens` is where an OAuth connection's refresh token lies; without it the token
@@ -235,15 +300,18 @@ impl SnowflakeSettings {
     pub fn sign_in(&self, base_url: &str, refresh_tokens: Option<Box<dyn RefreshTokens>>) -> Result<SignIn> {
         let sign_in = &self.sign_in;
         Ok(match sign_in.kind {
-            SignInKind::KeyPair => SignIn::KeyPair(Signer::new(&self.account, &self.user, self.key_pairs()?)),
+            SignInKind::KeyPair => {
+                let keys = self.key_pairs()?;
+                if keys.is_empty() {
+                    let told = "the connection has no key yet; `POST /v1/connections/{id}/key-pair` draws one";
+                    return Err(Error::new(Code::SnowflakeLogin, told));
+                }
+                SignIn::KeyPair(Signer::new(&self.account, &self.user, keys))
+            }
             SignInKind::AccessToken => SignIn::Token(given(sign_in.token.as_ref(), "token")?.clone()),
             SignInKind::OAuth => {
-                let app = OAuthApp {
-                    base_url: base_url.to_owned(),
-                    client_id: given(sign_in.client_id.as_ref(), "client_id")?.clone(),
-                    client_secret: given(sign_in.client_secret.as_ref(), "client_secret")?.clone(),
-                };
-                let kept = given(sign_in.refresh_token.as_ref(), "refresh_token")?.clone();
+                let app = self.oauth_app(base_url.to_owned())?;
+                let kept = sign_in.refresh_token.clone().ok_or_else(no_consent)?;
                 SignIn::OAuth(OAuth::new(app, refresh_tokens.unwrap_or_else(|| Box::new(KeptToken::new(kept)))))
             }
         })
@@ -258,6 +326,15 @@ impl SnowflakeSettings {
             database: Some(stored_name(&self.database)),
         }
     }
+}
+
+/// The secret field of the refresh token.
+pub(super) const REFRESH_TOKEN: &str = "sign_in.refresh_token";
+
+/// Nobody has consented yet.
+pub(super) fn no_consent() -> Error {
+    let told = "nobody has consented yet; `POST /v1/connections/{id}/consent` gives the address where to";
+    Error::new(Code::SnowflakeConsent, told)
 }
 
 fn given<'a, T>(value: Option<&'a T>, name: &str) -> Result<&'a T> {
@@ -411,10 +488,9 @@ mod tests {
         let hosts = Hosts::default();
         assert!(settings(json!({})).validate(&hosts).is_ok());
         for (sign_in, pointer) in [
-            (json!({}), "/settings/sign_in/private_key"),
             (json!({"private_key": "hunter2"}), "/settings/sign_in/private_key"),
             (json!({"kind": "access_token"}), "/settings/sign_in/token"),
-            (json!({"kind": "oauth", "client_id": "a", "client_secret": "hunter2"}), "/settings/sign_in/refresh_token"),
+            (json!({"kind": "oauth", "client_id": "a"}), "/settings/sign_in/client_secret"),
         ] {
             let error = settings(json!({"sign_in": sign_in})).validate(&hosts).unwrap_err();
             assert_eq!(error.fields[0].pointer, pointer);
