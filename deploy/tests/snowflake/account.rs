@@ -33,15 +33,9 @@ impl Account {
     /// An account as a connection's settings tell of it, with a new schema.
     pub async fn open(settings: Value, hosts: &str) -> Self {
         let schema = format!("FRESHET_LIVE_{}", RequestId::new()).to_uppercase().replace('-', "_");
-        let account = Self::at(settings, hosts, &schema);
-        account.sql(&format!("create schema {}", identifier(&schema))).await;
+        let account = Self { client: client(&settings), settings, hosts: hosts.to_owned(), schema };
+        account.sql(&format!("create schema {}", identifier(&account.schema))).await;
         account
-    }
-
-    /// The same, with a schema that is there.
-    pub fn at(settings: Value, hosts: &str, schema: &str) -> Self {
-        let client = client(&settings);
-        Self { settings, hosts: hosts.to_owned(), schema: schema.to_owned(), client }
     }
 
     /// Removes the schema.
