@@ -48,7 +48,7 @@ pub trait SecretKeeper: Send + Sync {
     async fn lock(&self, field: &str) -> Result<Option<Box<dyn LockedSecret>>>;
 }
 
-/// A secret that nobody else can use for now.
+/// A secret whose lock is held: nobody else can use it until this is dropped.
 #[async_trait]
 pub trait LockedSecret: Send {
     /// Its text.

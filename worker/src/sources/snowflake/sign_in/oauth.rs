@@ -34,7 +34,7 @@ pub trait RefreshTokens: Send + Sync {
     async fn lock(&self) -> Result<Box<dyn LockedToken>>;
 }
 
-/// A refresh token that nobody else can use for now.
+/// A refresh token whose lock is held: nobody else can use it until this is dropped.
 #[async_trait]
 pub trait LockedToken: Send {
     /// The token.
