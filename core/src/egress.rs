@@ -87,7 +87,10 @@ impl Egress {
         let network = |entry: &str| {
             let one = || entry.parse::<IpAddr>().ok().map(IpNet::from);
             entry.parse::<IpNet>().ok().or_else(one).ok_or_else(|| {
-                Error::new(Code::Settings, format!("FRESHET_EGRESS_ALLOW: `{entry}` is neither a network nor an address"))
+                Error::new(
+                    Code::Settings,
+                    format!("FRESHET_EGRESS_ALLOW: `{entry}` is neither a network nor an address"),
+                )
             })
         };
         let table = |table: &[&str]| table.iter().filter_map(|text| text.parse().ok()).collect();

@@ -1,6 +1,5 @@
 //! Who the caller is, and what roles there are.
 
-use axum::extract::State;
 use freshet_core::access::{Actor, Right, Role};
 use freshet_core::id::{ApiKeyId, ServiceAccountId, WorkspaceId};
 use serde::Serialize;
@@ -79,7 +78,7 @@ async fn get_me(By(caller): By) -> Answer {
     security(("key" = [])),
     responses((status = 200, body = Roles), (status = "default", body = Problem, content_type = "application/problem+json"))
 )]
-async fn list_roles(State(_): State<Api>, By(_): By) -> Answer {
+async fn list_roles(_caller: By) -> Answer {
     let right = |right: Right| RightBody { right: right.as_str(), description: right.doc() };
     let role = |role: &Role| RoleBody { role: *role, rights: role.rights().into_iter().map(right).collect() };
     ok(&Roles { data: Role::ALL.iter().map(role).collect() })
