@@ -6,10 +6,10 @@ use crate::error::{Code, Error, Result};
 use crate::id::{ApiKeyId, RequestId, ServiceAccountId, WorkspaceId};
 
 macro_rules! rights {
-    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $least:ident;)*) => {
         /// One thing that may be done; the same word is the scope of a key.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Right { $($(#[$doc])* $name,)* }
+        pub enum Right { $($(#[doc = $doc])* $name,)* }
 
         impl Right {
             /// Every right there is.
@@ -20,41 +20,105 @@ macro_rules! rights {
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
+
+            /// The role from which on it is given: every role may do what those below it may.
+            #[must_use]
+            pub fn least_role(self) -> Role {
+                match self { $(Self::$name => Role::$least,)* }
+            }
+
+            /// What it is, for people.
+            #[must_use]
+            pub fn doc(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc,)*).trim_ascii(),)* }
+            }
         }
     };
 }
 
+/// What a person is in a workspace. Each role may do what those before it may, and more.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Sees what there is, but no rows.
+    Viewer,
+    /// Runs, retries and cancels besides.
+    Operator,
+    /// Makes and changes connections, models, destinations and syncs besides, and sees rows.
+    Editor,
+    /// Gives keys and reads the audit log besides.
+    Admin,
+    /// May do everything.
+    Owner,
+}
+
+impl Role {
+    /// Every role, the weakest first.
+    pub const ALL: &'static [Self] = &[Self::Viewer, Self::Operator, Self::Editor, Self::Admin, Self::Owner];
+
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Editor => "editor",
+            Self::Admin => "admin",
+            Self::Owner => "owner",
+        }
+    }
+
+    /// The role of a word.
+    ///
+    /// # Errors
+    /// `request.invalid`, listing the roles there are.
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::ALL.iter().copied().find(|role| role.as_str() == text).ok_or_else(|| {
+            let all: Vec<_> = Self::ALL.iter().map(|role| role.as_str()).collect();
+            Error::invalid("/role", format!("must be among {}", all.join(", ")))
+        })
+    }
+
+    /// What it may do.
+    #[must_use]
+    pub fn rights(self) -> Vec<Right> {
+        Right::ALL.iter().copied().filter(|right| right.least_role() <= self).collect()
+    }
+}
+
 rights! {
     /// See connections, without their secrets.
-    ConnectionsRead = "connections:read";
+    ConnectionsRead = "connections:read", Viewer;
     /// Make, change, archive and test connections, and list what they reach.
-    ConnectionsWrite = "connections:write";
+    ConnectionsWrite = "connections:write", Editor;
     /// See models.
-    ModelsRead = "models:read";
+    ModelsRead = "models:read", Viewer;
     /// Make, change and archive models.
-    ModelsWrite = "models:write";
+    ModelsWrite = "models:write", Editor;
     /// See rows of a model: previews.
-    RowsRead = "rows:read";
+    RowsRead = "rows:read", Editor;
     /// See destinations, without their secrets.
-    DestinationsRead = "destinations:read";
+    DestinationsRead = "destinations:read", Viewer;
     /// Make, change, archive and test destinations.
-    DestinationsWrite = "destinations:write";
+    DestinationsWrite = "destinations:write", Editor;
     /// See syncs.
-    SyncsRead = "syncs:read";
+    SyncsRead = "syncs:read", Viewer;
     /// Make, change, activate, pause and archive syncs.
-    SyncsWrite = "syncs:write";
+    SyncsWrite = "syncs:write", Editor;
     /// Start and retry runs.
-    SyncsRun = "syncs:run";
+    SyncsRun = "syncs:run", Operator;
     /// See runs, their events and dead letters.
-    RunsRead = "runs:read";
+    RunsRead = "runs:read", Viewer;
     /// Cancel runs.
-    RunsCancel = "runs:cancel";
+    RunsCancel = "runs:cancel", Operator;
     /// See service accounts and their keys, without the keys' texts.
-    KeysRead = "keys:read";
+    KeysRead = "keys:read", Admin;
     /// Make and archive service accounts; make, roll and revoke keys, with no scope that the maker lacks.
-    KeysWrite = "keys:write";
+    KeysWrite = "keys:write", Admin;
     /// See and export the audit log.
-    AuditRead = "audit:read";
+    AuditRead = "audit:read", Admin;
 }
 
 impl Right {
@@ -132,6 +196,12 @@ impl Caller {
         Self::new(workspace, Actor::Command, Right::ALL.to_vec())
     }
 
+    /// What it may do.
+    #[must_use]
+    pub fn rights(&self) -> &[Right] {
+        &self.rights
+    }
+
     /// Asks for a right.
     ///
     /// # Errors
@@ -142,5 +212,24 @@ impl Caller {
         } else {
             Err(Error::new(Code::Forbidden, format!("the key lacks the scope `{}`", right.as_str())))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_role_may_do_what_the_one_below_may_and_more() {
+        for pair in Role::ALL.array_windows::<2>() {
+            let [weaker, stronger] = pair.map(Role::rights);
+            assert!(weaker.iter().all(|right| stronger.contains(right)), "{pair:?}");
+            assert!(weaker.len() < stronger.len() || pair[1] == Role::Owner, "{pair:?}");
+        }
+        assert_eq!(Role::Owner.rights(), Right::ALL);
+        assert!(!Role::Operator.rights().contains(&Right::RowsRead));
+        assert_eq!(Role::parse("editor").unwrap(), Role::Editor);
+        assert!(Role::parse("king").is_err());
+        assert_eq!(Right::RunsCancel.doc(), "Cancel runs.");
     }
 }

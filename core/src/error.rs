@@ -88,6 +88,8 @@ codes! {
     Limited = "request.limited", Transient, "Wait as long as `Retry-After` says.";
     /// The service works on as many requests as it may.
     Busy = "request.busy", Transient, "Try again in a moment; raise `api_requests_max` if it happens often.";
+    /// An address that the installation does not dial.
+    EgressBlocked = "platform.egress_blocked", User, "Name another host, or ask whoever runs the installation to allow its network.";
 
     // Connections to Postgres.
     /// The name does not resolve or nothing answers.

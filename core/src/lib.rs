@@ -4,6 +4,7 @@ pub mod clock;
 pub mod id;
 pub mod error;
 pub mod settings;
+pub mod egress;
 pub mod failpoint;
 pub mod planted;
 pub mod vault;

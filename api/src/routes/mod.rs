@@ -1,5 +1,6 @@
 //! The list of resources.
 
+mod access;
 mod api_keys;
 mod audit_events;
 mod connections;
@@ -31,6 +32,7 @@ pub(crate) type Answer = Result<Response, Problem>;
 pub(crate) fn v1() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .merge(workspaces::routes())
+        .merge(access::routes())
         .merge(kinds::routes())
         .merge(connections::routes())
         .merge(models::routes())

@@ -125,3 +125,20 @@ async fn bad_keys_are_refused_by_field() {
     assert_eq!((taken.status, taken.code()), (409, "request.conflict"));
     assert_eq!(get(&bench, "/v1/api-keys").await.body["data"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_key_knows_who_it_is_and_what_roles_there_are() {
+    let bench = bench().await;
+    let account = account(&bench).await;
+    let key = make(&bench, &account, &["syncs:read", "runs:read"]).await;
+
+    let me = by(&bench, &key, "GET", "/v1/me", None).await.body;
+    let roles = by(&bench, &key, "GET", "/v1/roles", None).await.body;
+
+    assert_eq!((&me["api_key_id"], &me["service_account_id"]), (&key["id"], &json!(account)));
+    assert_eq!(me["scopes"], json!(["runs:read", "syncs:read"]));
+    let names: Vec<_> = roles["data"].as_array().unwrap().iter().map(|role| role["role"].as_str().unwrap()).collect();
+    assert_eq!(names, ["viewer", "operator", "editor", "admin", "owner"]);
+    assert!(roles["data"][0]["rights"].to_string().contains("syncs:read"));
+    assert!(!roles["data"][0]["rights"].to_string().contains("rows:read"));
+}

@@ -44,7 +44,7 @@ pub async fn ask(app: &App, caller: &Caller, connection: ConnectionId) -> Result
     let (kind, settings) = endpoint::with_stand_ins::<Connection>(app, &mut tx, connection).await?;
     let begun = app.registry.find_source(&kind)?.begin_consent(settings, &redirect_url)?;
     let (id, expires_at) = (ConsentId::new(), app.clock.now() + TimeDelta::minutes(MINUTES));
-    for old in store::of_connection(&mut tx, connection).await? {
+    for old in store::to_forget(&mut tx, connection).await? {
         forget(&mut tx, old).await?;
     }
     let hash = Sha256::digest(begun.state.expose().as_bytes());

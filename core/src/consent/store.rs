@@ -30,8 +30,9 @@ pub(crate) async fn insert(
     .map_err(failed("cannot ask for the consent"))
 }
 
-pub(crate) async fn of_connection(tx: &mut TenantTx, connection: ConnectionId) -> Result<Vec<ConsentId>> {
-    sqlx::query_scalar("select id from consent where workspace_id = $1 and connection_id = $2")
+/// The consents of a connection, and those of the workspace that nobody came back from in time.
+pub(crate) async fn to_forget(tx: &mut TenantTx, connection: ConnectionId) -> Result<Vec<ConsentId>> {
+    sqlx::query_scalar("select id from consent where workspace_id = $1 and (connection_id = $2 or expires_at < now())")
         .bind(tx.workspace())
         .bind(connection)
         .fetch_all(tx.conn())

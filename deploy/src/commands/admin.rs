@@ -1,7 +1,7 @@
 //! The operator's commands: schema, settings, workspaces, keys.
 
 use clap::Subcommand;
-use freshet_core::access::Right;
+use freshet_core::access::{Right, Role};
 use freshet_core::settings::Settings;
 use freshet_core::vault::Vault;
 use freshet_core::{api_key, db, secret, workspace};
@@ -34,9 +34,12 @@ pub enum Key {
         /// The service account's name; made if there is none
         #[arg(long, default_value = "automation")]
         account: String,
-        /// What the key may do: all scopes if not given
-        #[arg(long = "scope")]
+        /// What the key may do: all scopes if neither this nor a role is given
+        #[arg(long = "scope", conflicts_with = "role")]
         scopes: Vec<String>,
+        /// All that a role may do: viewer, operator, editor, admin, owner
+        #[arg(long)]
+        role: Option<String>,
         /// Days until it expires
         #[arg(long, default_value_t = 365)]
         days: i64,
@@ -67,12 +70,13 @@ impl Workspace {
 impl Key {
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Create { workspace, account, scopes, days } => {
+            Self::Create { workspace, account, scopes, role, days } => {
                 let app = wire::app(Settings::load()?).await?;
                 let found = workspace::ops::find(&app, &workspace).await?;
-                let rights = match scopes.as_slice() {
-                    [] => Right::ALL.to_vec(),
-                    scopes => scopes.iter().map(|scope| Right::parse(scope)).collect::<Result<_, _>>()?,
+                let rights = match (scopes.as_slice(), role) {
+                    ([], None) => Right::ALL.to_vec(),
+                    ([], Some(role)) => Role::parse(&role)?.rights(),
+                    (scopes, _) => scopes.iter().map(|scope| Right::parse(scope)).collect::<Result<_, _>>()?,
                 };
                 let key = api_key::ops::create(&app, found.id, &account, &rights, days).await?;
                 let told = json!({ "id": key.key.id, "key": key.text.expose(), "expires_at": key.key.expires_at });
