@@ -16,6 +16,9 @@ use super::grounds::Grounds;
 /// A Stream that has every row to tell.
 const STREAM: &str = "create or replace stream ORDERS_STREAM on table ORDERS show_initial_rows = true";
 
+/// Rows that one statement makes.
+const PIECE: usize = 250_000;
+
 /// Measures, and prints the report.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     field::refuse_debug_build()?;
@@ -34,9 +37,13 @@ async fn place(grounds: &Grounds, rows: u64) -> anyhow::Result<Place> {
     emulator.command(&["create-user", "LOADER"])?;
     let token = emulator.command(&["create-token", "LOADER"])?.trim().to_owned();
     eprintln!("making {rows} rows");
-    let statements = include_str!("../../bench/orders.snowflake.sql").replace("ROWS)", &format!("{rows})"));
     emulator.sql("create schema FRESHET")?;
-    emulator.sql(&statements)?;
+    emulator.sql(include_str!("../../bench/orders.snowflake.sql"))?;
+    for first in (1..=rows).step_by(PIECE) {
+        let count = (rows + 1 - first).min(PIECE as u64);
+        let statement = include_str!("../../bench/orders_rows.snowflake.sql");
+        emulator.sql(&statement.replace("FIRST", &first.to_string()).replace("ROWS)", &format!("{count})")))?;
+    }
     emulator.sql(STREAM)?;
 
     let settings = json!({
