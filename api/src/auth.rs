@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, header, request::Parts};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use freshet_core::access::Caller;
-use freshet_core::error::{Code, Error};
-use freshet_core::id::RequestId;
-use freshet_core::{api_key, audit};
+use freshet_core::error::{Code, Error, Result as CoreResult};
+use freshet_core::id::{RequestId, WorkspaceId};
+use freshet_core::member::ops::At;
+use freshet_core::{api_key, audit, personal_token};
 
 use crate::Api;
 use crate::problem::Problem;
 
+/// Which workspace a request is for, where its key does not say so.
+const WORKSPACE: HeaderName = HeaderName::from_static("freshet-workspace");
+/// The path that tells a person's workspaces.
+const WHICH: &str = "/v1/me/workspaces";
 const REQUEST_ID: HeaderName = HeaderName::from_static("freshet-request-id");
 
 /// Gives each request an id: in its answer, in a problem, in the audit log.
@@ -50,8 +55,9 @@ pub(crate) async fn require_key(State(api): State<Api>, mut request: Request, ne
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "))
-        .unwrap_or_default();
-    match api_key::ops::authenticate(&api.app, key.trim()).await {
+        .unwrap_or_default()
+        .trim();
+    match authenticate(&api, key, request.headers(), request.extensions()).await {
         Ok(mut caller) => {
             caller.request = request.extensions().get::<RequestId>().copied();
             let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
@@ -65,6 +71,22 @@ pub(crate) async fn require_key(State(api): State<Api>, mut request: Request, ne
         }
         Err(error) => Problem::from(error).into_response(),
     }
+}
+
+/// The caller by whatever key it is, in the workspace that the request names.
+async fn authenticate(api: &Api, key: &str, headers: &HeaderMap, extensions: &Extensions) -> CoreResult<Caller> {
+    let named = headers.get(WORKSPACE).map(|value| {
+        let parsed = value.to_str().ok().and_then(|text| text.parse::<WorkspaceId>().ok());
+        parsed.ok_or_else(|| Error::invalid("/Freshet-Workspace", "must be the id of a workspace, `ws_…`"))
+    });
+    let named = named.transpose()?;
+    if !personal_token::ops::is_one(key) {
+        return api_key::ops::authenticate(&api.app, key, named).await;
+    }
+    // Whoever does not know yet which workspaces there are can ask that without naming one.
+    let asks_which = extensions.get::<MatchedPath>().is_some_and(|path| path.as_str() == WHICH);
+    let place = named.map_or(if asks_which { At::Any } else { At::Only }, At::Named);
+    personal_token::ops::authenticate(&api.app, key, place).await
 }
 
 /// What was denied is part of the audit; that it cannot be written does not allow it.

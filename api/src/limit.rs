@@ -102,6 +102,7 @@ impl Limits {
         let (_, per_minute, buckets) = &self.0.classes[class as usize];
         let key = match caller.actor {
             Actor::ApiKey { key, .. } => key.uuid(),
+            Actor::User { user, .. } => user.uuid(),
             Actor::Command | Actor::Consent => caller.workspace.uuid(),
         };
         let mut left = *per_minute;

@@ -95,7 +95,7 @@ impl IntoResponse for Problem {
 fn status(code: Code) -> StatusCode {
     match code {
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::Forbidden | Code::ProofTooOld => StatusCode::FORBIDDEN,
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -111,7 +111,7 @@ fn status(code: Code) -> StatusCode {
         Code::Limited => StatusCode::TOO_MANY_REQUESTS,
         Code::Database | Code::Busy => StatusCode::SERVICE_UNAVAILABLE,
         Code::Internal | Code::Vault | Code::Settings => StatusCode::INTERNAL_SERVER_ERROR,
-        Code::Invalid => StatusCode::BAD_REQUEST,
+        Code::Invalid | Code::WorkspaceMissing => StatusCode::BAD_REQUEST,
         // What is wrong with what the request names: a model, a setting, a source, a cluster.
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }

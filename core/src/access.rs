@@ -3,7 +3,9 @@
 use uuid::Uuid;
 
 use crate::error::{Code, Error, Result};
-use crate::id::{ApiKeyId, RequestId, ServiceAccountId, WorkspaceId};
+use crate::id::{
+    ApiKeyId, OrganizationId, PersonalTokenId, RequestId, ServiceAccountId, SessionId, UserId, WorkspaceId,
+};
 
 macro_rules! rights {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $least:ident;)*) => {
@@ -88,6 +90,14 @@ impl Role {
     }
 }
 
+impl TryFrom<String> for Role {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::parse(&text)
+    }
+}
+
 rights! {
     /// See connections, without their secrets.
     ConnectionsRead = "connections:read", Viewer;
@@ -119,6 +129,16 @@ rights! {
     KeysWrite = "keys:write", Admin;
     /// See and export the audit log.
     AuditRead = "audit:read", Admin;
+    /// See who belongs to the organization or workspace, and who is invited.
+    MembersRead = "members:read", Viewer;
+    /// Invite people, change what they may do, and take them away; nobody gives what they may not do themselves.
+    MembersWrite = "members:write", Admin;
+    /// Make and change workspaces.
+    WorkspacesWrite = "workspaces:write", Admin;
+    /// See the organization's settings.
+    OrganizationRead = "organization:read", Viewer;
+    /// Change the organization's settings: how long sessions last, how people sign in.
+    OrganizationWrite = "organization:write", Owner;
 }
 
 impl Right {
@@ -148,6 +168,24 @@ pub enum Actor {
     Command,
     /// The browser that comes back from a consent, and has its state.
     Consent,
+    /// A person.
+    User {
+        /// Who.
+        user: UserId,
+        /// By what.
+        by: Credential,
+    },
+}
+
+/// What a person showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential {
+    /// The dashboard's cookie.
+    Session(SessionId),
+    /// A personal token.
+    Token(PersonalTokenId),
+    /// Nothing yet: the person is about to be known, by a set-up word, an invitation or a mail.
+    None,
 }
 
 impl Actor {
@@ -158,6 +196,7 @@ impl Actor {
             Self::ApiKey { .. } => "api_key",
             Self::Command => "command",
             Self::Consent => "consent",
+            Self::User { .. } => "user",
         }
     }
 
@@ -166,6 +205,7 @@ impl Actor {
     pub fn id(self) -> Option<Uuid> {
         match self {
             Self::ApiKey { service_account, .. } => Some(service_account.uuid()),
+            Self::User { user, .. } => Some(user.uuid()),
             Self::Command | Self::Consent => None,
         }
     }
@@ -181,13 +221,106 @@ pub struct Caller {
     /// The request, if it came over HTTP.
     pub request: Option<RequestId>,
     rights: Vec<Right>,
+    organization: Option<(OrganizationId, Option<Vec<Right>>)>,
+}
+
+/// Who asks, in an organization: of its people, its workspaces, its settings.
+#[derive(Debug, Clone)]
+pub struct OrganizationCaller {
+    /// The organization.
+    pub organization: OrganizationId,
+    /// The only workspace that the rights are for; none when they are for the whole organization.
+    pub only: Option<WorkspaceId>,
+    /// Who acts.
+    pub actor: Actor,
+    /// The request, if it came over HTTP.
+    pub request: Option<RequestId>,
+    rights: Vec<Right>,
+}
+
+impl OrganizationCaller {
+    /// A caller with these rights in the whole organization.
+    #[must_use]
+    pub fn new(organization: OrganizationId, actor: Actor, rights: Vec<Right>) -> Self {
+        Self { organization, only: None, actor, request: None, rights }
+    }
+
+    /// The command line: every right.
+    #[must_use]
+    pub fn command(organization: OrganizationId) -> Self {
+        Self::new(organization, Actor::Command, Right::ALL.to_vec())
+    }
+
+    /// What it may do.
+    #[must_use]
+    pub fn rights(&self) -> &[Right] {
+        &self.rights
+    }
+
+    /// Asks for a right in the whole organization, or in one workspace of it.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`], naming the scope.
+    pub fn may(&self, right: Right, within: Option<WorkspaceId>) -> Result<()> {
+        if self.only.is_some() && self.only != within {
+            let told =
+                format!("the right `{}` is given for one workspace, and this is of the organization", right.as_str());
+            return Err(Error::new(Code::Forbidden, told));
+        }
+        asked(&self.rights, right)
+    }
+
+    /// Asks whether this role may be given: nobody gives what they may not do themselves.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`], naming the first scope that lacks.
+    pub fn may_give(&self, role: Role) -> Result<()> {
+        role.rights().into_iter().try_for_each(|right| asked(&self.rights, right))
+    }
+}
+
+fn asked(rights: &[Right], right: Right) -> Result<()> {
+    if rights.contains(&right) {
+        Ok(())
+    } else {
+        Err(Error::new(Code::Forbidden, format!("the scope `{}` is lacking", right.as_str())))
+    }
 }
 
 impl Caller {
     /// A caller with these rights.
     #[must_use]
     pub fn new(workspace: WorkspaceId, actor: Actor, rights: Vec<Right>) -> Self {
-        Self { workspace, actor, request: None, rights }
+        Self { workspace, actor, request: None, rights, organization: None }
+    }
+
+    /// The same, of an organization; with the rights in the whole of it, if it has any there.
+    #[must_use]
+    pub fn of(mut self, organization: OrganizationId, whole: Option<Vec<Right>>) -> Self {
+        self.organization = Some((organization, whole));
+        self
+    }
+
+    /// The same caller towards the organization: with its rights there, or else those in its workspace for that alone.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] for the command line, which names the organization itself.
+    pub fn in_organization(&self) -> Result<OrganizationCaller> {
+        let (organization, whole) = self
+            .organization
+            .clone()
+            .ok_or_else(|| Error::new(Code::Forbidden, "the caller acts for no organization"))?;
+        let (only, rights) = match whole {
+            Some(rights) => (None, rights),
+            None => (Some(self.workspace), self.rights.clone()),
+        };
+        Ok(OrganizationCaller { organization, only, actor: self.actor, request: self.request, rights })
+    }
+
+    /// The organization, if it is known.
+    #[must_use]
+    pub fn organization(&self) -> Option<OrganizationId> {
+        self.organization.as_ref().map(|(id, _)| *id)
     }
 
     /// The command line: every right.
@@ -207,11 +340,7 @@ impl Caller {
     /// # Errors
     /// [`Code::Forbidden`], naming the scope.
     pub fn may(&self, right: Right) -> Result<()> {
-        if self.rights.contains(&right) {
-            Ok(())
-        } else {
-            Err(Error::new(Code::Forbidden, format!("the key lacks the scope `{}`", right.as_str())))
-        }
+        asked(&self.rights, right)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::connector::Registry;
 use crate::db::Db;
 use crate::events::Events;
+use crate::mail::Mailer;
 use crate::settings::Settings;
 use crate::vault::Vault;
 
@@ -22,6 +23,8 @@ pub struct App {
     pub vault: Arc<Vault>,
     /// Which connectors there are.
     pub registry: Registry,
+    /// The way mail goes out, if there is one.
+    pub mailer: Mailer,
     /// Changes of the database.
     pub events: Events,
 }

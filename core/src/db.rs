@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use crate::error::{Code, Error, Result};
-use crate::id::{InstallationId, WorkspaceId};
+use crate::id::{InstallationId, OrganizationId, UserId, WorkspaceId};
 use crate::planted::{Bug, planted};
 use crate::settings::{Secret, Settings};
 
@@ -58,6 +58,56 @@ impl TenantTx {
     /// [`Code::Database`]; whether the commit took place is then not known.
     pub async fn commit(self) -> Result<()> {
         self.tx.commit().await.map_err(failed("cannot commit"))
+    }
+}
+
+/// A transaction of one organization: its people, its workspaces as such; not what is in them.
+pub struct OrganizationTx {
+    tx: Transaction<'static, Postgres>,
+    organization: OrganizationId,
+}
+
+/// A transaction of one person: what they prove themselves by, and what they belong to.
+pub struct PersonTx {
+    tx: Transaction<'static, Postgres>,
+    user: UserId,
+}
+
+macro_rules! scoped {
+    ($tx:ident, $scope:ident: $id:ident) => {
+        impl $tx {
+            #[doc = "Whose transaction it is; every statement names it besides."]
+            #[must_use]
+            pub fn $scope(&self) -> $id {
+                self.$scope
+            }
+
+            #[doc = "The connection, for a store's statements."]
+            pub(crate) fn conn(&mut self) -> &mut PgConnection {
+                &mut self.tx
+            }
+
+            #[doc = "Commits.\n\n# Errors\n[`Code::Database`]; whether the commit took place is then not known."]
+            pub async fn commit(self) -> Result<()> {
+                self.tx.commit().await.map_err(failed("cannot commit"))
+            }
+        }
+    };
+}
+
+scoped!(OrganizationTx, organization: OrganizationId);
+scoped!(PersonTx, user: UserId);
+
+impl PersonTx {
+    /// The same transaction, for an organization besides: what makes a person known makes them belong somewhere.
+    ///
+    /// # Errors
+    /// [`Code::Database`].
+    pub(crate) async fn widen(mut self, organization: OrganizationId) -> Result<OrganizationTx> {
+        let set = format!("set local freshet.organization_id = '{}'", organization.uuid());
+        let set = sqlx::query(sqlx::AssertSqlSafe(set)).execute(&mut *self.tx).await;
+        set.map_err(failed("cannot go on for an organization"))?;
+        Ok(OrganizationTx { tx: self.tx, organization })
     }
 }
 
@@ -127,11 +177,31 @@ impl Db {
     /// # Errors
     /// [`Code::Database`] when no connection is to be had in 10 s.
     pub async fn tenant(&self, workspace: WorkspaceId) -> Result<TenantTx> {
-        // The id is a parsed UUID: nothing of a caller's text gets into the statement.
         let begin = format!("begin; set local freshet.workspace_id = '{}'", workspace.uuid());
-        let tx =
-            self.pool.begin_with(sqlx::AssertSqlSafe(begin)).await.map_err(failed("cannot begin a transaction"))?;
-        Ok(TenantTx { tx, workspace })
+        Ok(TenantTx { tx: self.begin(begin).await?, workspace })
+    }
+
+    /// Begins a transaction of one organization.
+    ///
+    /// # Errors
+    /// As [`Db::tenant`].
+    pub async fn organization(&self, organization: OrganizationId) -> Result<OrganizationTx> {
+        let begin = format!("begin; set local freshet.organization_id = '{}'", organization.uuid());
+        Ok(OrganizationTx { tx: self.begin(begin).await?, organization })
+    }
+
+    /// Begins a transaction of one person.
+    ///
+    /// # Errors
+    /// As [`Db::tenant`].
+    pub async fn person(&self, user: UserId) -> Result<PersonTx> {
+        let begin = format!("begin; set local freshet.user_id = '{}'", user.uuid());
+        Ok(PersonTx { tx: self.begin(begin).await?, user })
+    }
+
+    /// `begin` holds a parsed UUID and nothing of a caller's text.
+    async fn begin(&self, begin: String) -> Result<Transaction<'static, Postgres>> {
+        self.pool.begin_with(sqlx::AssertSqlSafe(begin)).await.map_err(failed("cannot begin a transaction"))
     }
 
     /// The pool, for the dispatcher's functions and for LISTEN: they see ids and states of all workspaces.
@@ -227,7 +297,17 @@ fn named_by_constraint(constraint: &str) -> Option<Error> {
         return Some(Error::invalid("/name", "must have 1 to 200 characters"));
     }
     match constraint {
-        "workspace_slug_shape" => Some(Error::invalid("/slug", "must be 1 to 63 of a-z, 0-9 and -, not - first")),
+        "app_user_email_taken" => Some(Error::new(Code::Conflict, "another person has this address")),
+        "app_user_email_shape" | "invitation_email_shape" => {
+            Some(Error::invalid("/email", "must be an address of the form name@domain, of 254 characters at most"))
+        }
+        "membership_taken" => Some(Error::new(Code::Conflict, "the person has a role there already")),
+        "membership_of_workspace" | "invitation_of_workspace" => Some(Error::not_found("workspace")),
+        "organization_session_idle_hours_range" => Some(Error::invalid("/session_idle_hours", "must be 1 to 12")),
+        "organization_session_hours_range" => Some(Error::invalid("/session_hours", "must be 1 to 168")),
+        "organization_slug_shape" | "workspace_slug_shape" => {
+            Some(Error::invalid("/slug", "must be 1 to 63 of a-z, 0-9 and -, not - first"))
+        }
         "model_of_connection" => Some(Error::not_found("connection")),
         "sync_of_model" => Some(Error::not_found("model")),
         "sync_to_destination" => Some(Error::not_found("destination")),

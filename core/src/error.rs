@@ -66,6 +66,20 @@ codes! {
     Unauthenticated = "auth.invalid_key", User, "Send `Authorization: Bearer fr_…` with a key that is neither revoked nor expired.";
     /// A key without the scope.
     Forbidden = "auth.scope_missing", User, "Use a key with the scope named in the message.";
+    /// A caller of several workspaces that names none.
+    WorkspaceMissing = "request.workspace_missing", User, "Send the header `Freshet-Workspace` with the id of one of your workspaces.";
+    /// Nobody of this address and password.
+    SignInRefused = "auth.sign_in_refused", User, "Check address and password, or reset the password.";
+    /// The second factor's code is not right.
+    CodeRefused = "auth.code_refused", User, "Wait for the next code, check the clock of the device, or use a recovery code.";
+    /// The address was not proved.
+    AddressUnproved = "auth.address_unproved", User, "Follow the link in the mail that was sent to the address.";
+    /// A word that is good once, and is not good.
+    WordRefused = "auth.word_refused", User, "Ask for a new one: each is good once, and not for long.";
+    /// Nobody may sign up.
+    SignUpClosed = "auth.sign_up_closed", User, "Ask somebody of your organization for an invitation.";
+    /// A dangerous act long after the sign-in.
+    ProofTooOld = "auth.proof_too_old", User, "Give your password once more, then repeat it.";
     /// The name or slug is taken in this workspace.
     Conflict = "request.conflict", User, "Choose another name, or use the object that has it.";
     /// `If-Match` does not match.

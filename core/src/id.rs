@@ -39,6 +39,12 @@ fn decode(text: &str) -> Option<Uuid> {
 #[must_use]
 pub fn text_of(noun: &str, id: Uuid) -> String {
     let prefix = match noun {
+        "organization" => OrganizationId::PREFIX,
+        "user" => UserId::PREFIX,
+        "session" => SessionId::PREFIX,
+        "personal_token" => PersonalTokenId::PREFIX,
+        "membership" => MembershipId::PREFIX,
+        "invitation" => InvitationId::PREFIX,
         "workspace" => WorkspaceId::PREFIX,
         "service_account" => ServiceAccountId::PREFIX,
         "api_key" => ApiKeyId::PREFIX,
@@ -142,6 +148,18 @@ macro_rules! ids {
 ids! {
     /// One installation of Freshet: part of every transactional id.
     InstallationId = "ins";
+    /// Whom people belong to.
+    OrganizationId = "org";
+    /// A person.
+    UserId = "usr";
+    /// A person's time in the dashboard.
+    SessionId = "ses";
+    /// A person's key for programs.
+    PersonalTokenId = "pat";
+    /// A role of a person.
+    MembershipId = "mbr";
+    /// A role that is offered.
+    InvitationId = "inv";
     /// A tenant.
     WorkspaceId = "ws";
     /// A program's identity in a workspace.

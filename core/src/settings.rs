@@ -109,6 +109,12 @@ settings! {
     api_listen: std::net::SocketAddr = "127.0.0.1:8470";
     /// The address under which browsers reach the API, to come back to from a consent; `http://` and `api_listen` if empty.
     public_url: String = "";
+    /// Whether people may sign up by themselves: `closed`, or `open`.
+    sign_up: SignUp = "closed";
+    /// The way mail goes out: `smtps://user:password@host`, or `smtp://host?tls=required`; no mail is sent if empty.
+    smtp_url: Secret = "";
+    /// Whom mail is from: `Freshet <freshet@example.com>`.
+    mail_from: String = "";
     /// Requests that the API works on at once, at most; more get 503.
     api_requests_max: usize = "256";
     /// Requests that only read, per key and per workspace and minute.
@@ -143,6 +149,27 @@ settings! {
     log_format: LogFormat = "text";
     /// What to log, in the form of `RUST_LOG`.
     log: String = "info,sqlx=warn,apalis_core=warn";
+}
+
+/// Whether people may sign up by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignUp {
+    /// By invitation alone.
+    Closed,
+    /// Anybody, with an organization of their own.
+    Open,
+}
+
+impl FromStr for SignUp {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "closed" => Ok(Self::Closed),
+            "open" => Ok(Self::Open),
+            _ => Err("must be `closed` or `open`"),
+        }
+    }
 }
 
 /// How log lines look.
@@ -183,6 +210,15 @@ impl Settings {
             (!foreign).then(|| (ours.to_ascii_lowercase(), value.clone()))
         }));
         Self::from_values(values)
+    }
+
+    /// The address under which browsers reach us, without a slash at its end.
+    #[must_use]
+    pub fn public_url(&self) -> String {
+        match self.public_url.trim_end_matches('/') {
+            "" => format!("http://{}", self.api_listen),
+            url => url.to_owned(),
+        }
     }
 
     /// The defaults, with some set: for tests and benchmarks.

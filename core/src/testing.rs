@@ -5,14 +5,16 @@ use std::sync::Arc;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::access::{Caller, Right};
+use crate::api_key::{self, ops::Reach};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::connector::Registry;
 use crate::db::{self, Db, MIGRATOR};
 use crate::events::Events;
+use crate::mail::Mailer;
+use crate::organization;
 use crate::settings::Settings;
 use crate::vault::Vault;
-use crate::{api_key, workspace};
 
 /// A setting of the tests' surroundings.
 ///
@@ -62,6 +64,7 @@ impl Bench {
         let app = App {
             events: Events::listen(&db),
             vault: Arc::new(Vault::from_setting(&settings.master_keys).expect("a master key")),
+            mailer: Mailer::new(&settings).expect("a way for mail, or none"),
             settings: Arc::new(settings),
             clock: Clock::system(),
             registry,
@@ -72,14 +75,15 @@ impl Bench {
     }
 }
 
-/// A workspace, and a key of it with every scope.
+/// An organization with a workspace, and a key of that with every scope.
 ///
 /// # Panics
 /// When the slug is taken.
 pub async fn workspace(app: &App, slug: &str) -> (Caller, String) {
-    let made = workspace::ops::create(app, slug, slug).await.expect("a workspace");
-    let key = api_key::ops::create(app, made.id, "tests", Right::ALL, 1).await.expect("a key");
-    (Caller::command(made.id), key.text.expose().to_owned())
+    let (organization, made) = organization::ops::create(app, None, slug, slug).await.expect("an organization");
+    let reach = Reach { rights: Right::ALL, of_organization: false, days: 1 };
+    let key = api_key::ops::create(app, made, "tests", reach).await.expect("a key");
+    (Caller::command(made).of(organization.id, Some(Right::ALL.to_vec())), key.text.expose().to_owned())
 }
 
 /// The same address with another database.

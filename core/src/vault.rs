@@ -5,9 +5,9 @@
 //!                                   AES-256-GCM            AES-256-GCM
 //! ~~~
 //!
-//! Both layers bind workspace and secret id as associated data, so a ciphertext moved to another row
-//! does not open. Turning a master key over re-wraps data keys only. Secrets are opened in a worker
-//! alone: the API holds the vault to seal.
+//! Both layers bind owner and secret id as associated data, so a ciphertext moved to another row does not open. Turning a
+//! master key over re-wraps data keys only. A workspace's secrets are opened in a worker alone: the API holds the vault to
+//! seal; a person's second factor is opened where they sign in.
 
 use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, Key, KeyInit, Nonce};
@@ -17,7 +17,7 @@ use rand::RngCore;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
-use crate::id::{SecretId, WorkspaceId};
+use crate::id::{SecretId, UserId, WorkspaceId};
 use crate::settings::Secret;
 
 const NONCE_LENGTH: usize = 12;
@@ -37,6 +37,12 @@ pub struct Sealed {
 pub struct Vault {
     keys: Vec<(String, Aes256Gcm)>,
 }
+
+/// Whose secret it is, by its id's text.
+pub trait Owner: std::fmt::Display + Copy {}
+
+impl Owner for WorkspaceId {}
+impl Owner for UserId {}
 
 impl Vault {
     /// Reads `name=base64,name=base64`; the first key seals, all open.
@@ -78,18 +84,18 @@ impl Vault {
         &self.keys[0].0
     }
 
-    /// Seals a text for one row of one workspace.
+    /// Seals a text for one row of one owner: a workspace, or a person.
     ///
     /// # Errors
     /// [`Code::Vault`], never for a text under 64 GiB.
-    pub fn seal(&self, workspace: WorkspaceId, id: SecretId, text: &str) -> Result<Sealed> {
+    pub fn seal(&self, owner: impl Owner, id: SecretId, text: &str) -> Result<Sealed> {
         let (name, master) = &self.keys[0];
         let data_key = draw::<32>();
         let data_cipher = Aes256Gcm::new(Key::<Aes256Gcm>::from_slice(data_key.as_slice()));
         Ok(Sealed {
             master_key: name.clone(),
-            wrapped_key: encrypt(master, &bound(workspace, id, "key"), data_key.as_slice())?,
-            ciphertext: encrypt(&data_cipher, &bound(workspace, id, "text"), text.as_bytes())?,
+            wrapped_key: encrypt(master, &bound(owner, id, "key"), data_key.as_slice())?,
+            ciphertext: encrypt(&data_cipher, &bound(owner, id, "text"), text.as_bytes())?,
         })
     }
 
@@ -97,10 +103,10 @@ impl Vault {
     ///
     /// # Errors
     /// [`Code::Vault`] when the master key is not among ours, or the row was tampered with or moved.
-    pub fn open(&self, workspace: WorkspaceId, id: SecretId, sealed: &Sealed) -> Result<Zeroizing<String>> {
-        let data_key = self.unwrap(workspace, id, &sealed.master_key, &sealed.wrapped_key)?;
+    pub fn open(&self, owner: impl Owner, id: SecretId, sealed: &Sealed) -> Result<Zeroizing<String>> {
+        let data_key = self.unwrap(owner, id, &sealed.master_key, &sealed.wrapped_key)?;
         let data_cipher = Aes256Gcm::new(Key::<Aes256Gcm>::from_slice(&data_key));
-        let text = decrypt(&data_cipher, &bound(workspace, id, "text"), &sealed.ciphertext)?;
+        let text = decrypt(&data_cipher, &bound(owner, id, "text"), &sealed.ciphertext)?;
         String::from_utf8(text.to_vec()).map(Zeroizing::new).map_err(|_| tampered())
     }
 
@@ -108,23 +114,17 @@ impl Vault {
     ///
     /// # Errors
     /// [`Code::Vault`], as [`Vault::open`].
-    pub fn rewrap(
-        &self,
-        workspace: WorkspaceId,
-        id: SecretId,
-        master_key: &str,
-        wrapped_key: &[u8],
-    ) -> Result<Vec<u8>> {
-        let data_key = self.unwrap(workspace, id, master_key, wrapped_key)?;
-        encrypt(&self.keys[0].1, &bound(workspace, id, "key"), &data_key)
+    pub fn rewrap(&self, owner: impl Owner, id: SecretId, master_key: &str, wrapped_key: &[u8]) -> Result<Vec<u8>> {
+        let data_key = self.unwrap(owner, id, master_key, wrapped_key)?;
+        encrypt(&self.keys[0].1, &bound(owner, id, "key"), &data_key)
     }
 
-    fn unwrap(&self, workspace: WorkspaceId, id: SecretId, name: &str, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+    fn unwrap(&self, owner: impl Owner, id: SecretId, name: &str, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         let (_, master) =
             self.keys.iter().find(|(known, _)| known == name).ok_or_else(|| {
                 Error::new(Code::Vault, format!("master key `{name}` is not among FRESHET_MASTER_KEYS"))
             })?;
-        let key = decrypt(master, &bound(workspace, id, "key"), wrapped)?;
+        let key = decrypt(master, &bound(owner, id, "key"), wrapped)?;
         if key.len() == 32 { Ok(key) } else { Err(tampered()) }
     }
 }
@@ -141,8 +141,8 @@ fn draw<const N: usize>() -> Zeroizing<[u8; N]> {
     bytes
 }
 
-fn bound(workspace: WorkspaceId, id: SecretId, layer: &str) -> String {
-    format!("{workspace}|{id}|{layer}|1")
+fn bound(owner: impl Owner, id: SecretId, layer: &str) -> String {
+    format!("{owner}|{id}|{layer}|1")
 }
 
 fn encrypt(cipher: &Aes256Gcm, bound: &str, text: &[u8]) -> Result<Vec<u8>> {

@@ -8,6 +8,7 @@ use freshet_core::connector::Registry;
 use freshet_core::db::Db;
 use freshet_core::error::Result;
 use freshet_core::events::Events;
+use freshet_core::mail::Mailer;
 use freshet_core::settings::Settings;
 use freshet_core::vault::Vault;
 
@@ -23,6 +24,7 @@ pub async fn app(settings: Settings) -> Result<App> {
         db,
         clock: Clock::system(),
         vault,
+        mailer: Mailer::new(&settings)?,
         registry: freshet_worker::sources::configure(freshet_worker::register(Registry::default()), &settings)?,
         settings: Arc::new(settings),
         events,

@@ -42,6 +42,9 @@ struct NewApiKey {
     service_account_id: ServiceAccountId,
     /// What it may do, at least one; none that the maker's own key lacks.
     scopes: Vec<String>,
+    /// Whether it may so in every workspace of the organization, which a request names by `Freshet-Workspace`.
+    #[serde(default)]
+    of_organization: bool,
     /// Days until it expires, 1 to 3650; 365 if not given.
     #[serde(default = "year")]
     days: i64,
@@ -167,7 +170,8 @@ async fn create_api_key(State(api): State<Api>, By(caller): By, Json(new): Json<
         Right::parse(scope).map_err(|error| Error::invalid(format!("/scopes/{place}"), error.fields[0].detail.clone()))
     });
     let rights = rights.collect::<CoreResult<Vec<_>>>()?;
-    made(ops::make(&api.app, &caller, new.service_account_id, &rights, new.days).await?)
+    let reach = ops::Reach { rights: &rights, of_organization: new.of_organization, days: new.days };
+    made(ops::make(&api.app, &caller, new.service_account_id, reach).await?)
 }
 
 /// One key, without its text.

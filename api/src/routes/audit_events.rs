@@ -9,7 +9,7 @@ use freshet_core::access::{Caller, Right};
 use freshet_core::app::App;
 use freshet_core::audit::{AuditEvent, AuditFilter, ops};
 use freshet_core::error::{Code, Error, Result as CoreResult};
-use freshet_core::id::{ServiceAccountId, uuid_of};
+use freshet_core::id::uuid_of;
 use freshet_core::page::{LIMIT_MAX, Page, PageRequest};
 use futures::stream;
 use serde::Deserialize;
@@ -36,15 +36,17 @@ struct AuditQuery {
     cursor: Option<String>,
     /// Of this action, `connection.created`, or of every action on this noun, `connection`.
     action: Option<String>,
-    /// Of this service account.
-    #[param(value_type = Option<String>)]
-    actor_id: Option<ServiceAccountId>,
+    /// Of this person or service account.
+    actor_id: Option<String>,
     /// On this row, of whatever kind.
     target_id: Option<String>,
     /// From then on.
     since: Option<DateTime<Utc>>,
     /// Before then.
     until: Option<DateTime<Utc>>,
+    /// Of the whole organization, its people and all of its workspaces, for who may read that; of the workspace if not given.
+    #[serde(default)]
+    organization: bool,
     /// Of an export: `ndjson` or `csv`; `ndjson` if not given.
     #[serde(default)]
     #[param(inline)]
@@ -64,14 +66,14 @@ enum Format {
 
 impl AuditQuery {
     fn filter(&self) -> CoreResult<AuditFilter> {
-        let target = self
-            .target_id
-            .as_deref()
-            .map(|text| uuid_of(text).ok_or_else(|| Error::invalid("/target_id", "must be an id, such as `con_…`")));
+        let id = |text: &Option<String>, field: &str| {
+            let id = |text: &str| uuid_of(text).ok_or_else(|| Error::invalid(field, "must be an id, such as `con_…`"));
+            text.as_deref().map(id).transpose()
+        };
         Ok(AuditFilter {
             action: self.action.clone(),
-            actor: self.actor_id,
-            target: target.transpose()?,
+            actor: id(&self.actor_id, "/actor_id")?,
+            target: id(&self.target_id, "/target_id")?,
             since: self.since,
             until: self.until,
         })
@@ -89,7 +91,7 @@ impl AuditQuery {
 )]
 async fn list_audit_events(State(api): State<Api>, By(caller): By, Query(query): Query<AuditQuery>) -> Answer {
     let page = PageRequest::new(query.limit, query.cursor.as_deref())?;
-    ok(&ops::list(&api.app, &caller, &query.filter()?, page).await?)
+    ok(&read(&api.app, &caller, query.organization, &query.filter()?, page).await?)
 }
 
 /// The whole audit log as a file, newest first, as long as it is.
@@ -106,18 +108,41 @@ async fn list_audit_events(State(api): State<Api>, By(caller): By, Query(query):
     )
 )]
 async fn export_audit_events(State(api): State<Api>, By(caller): By, Query(query): Query<AuditQuery>) -> Answer {
-    caller.may(Right::AuditRead)?;
+    match query.organization {
+        true => caller.in_organization()?.may(Right::AuditRead, None)?,
+        false => caller.may(Right::AuditRead)?,
+    }
     let first = PageRequest::new(Some(LIMIT_MAX), query.cursor.as_deref())?;
-    Ok(exported(api.app, caller, query.filter()?, first, query.format))
+    Ok(exported(api.app, caller, query.organization, query.filter()?, first, query.format))
+}
+
+async fn read(
+    app: &App,
+    caller: &Caller,
+    organization: bool,
+    filter: &AuditFilter,
+    page: PageRequest,
+) -> CoreResult<Page<AuditEvent>> {
+    match organization {
+        true => ops::list_in_organization(app, &caller.in_organization()?, filter, page).await,
+        false => ops::list(app, caller, filter, page).await,
+    }
 }
 
 /// Page after page, each written when the reader has taken the one before.
-fn exported(app: App, caller: Caller, filter: AuditFilter, first: PageRequest, format: Format) -> Response {
+fn exported(
+    app: App,
+    caller: Caller,
+    organization: bool,
+    filter: AuditFilter,
+    first: PageRequest,
+    format: Format,
+) -> Response {
     let pages = stream::try_unfold((Some(first), true), move |(page, is_first)| {
         let (app, caller, filter) = (app.clone(), caller.clone(), filter.clone());
         async move {
             let Some(page) = page else { return Ok::<_, Error>(None) };
-            let found = ops::list(&app, &caller, &filter, page).await?;
+            let found = read(&app, &caller, organization, &filter, page).await?;
             let next = match &found.next_cursor {
                 Some(cursor) => Some(PageRequest::new(Some(LIMIT_MAX), Some(cursor))?),
                 None => None,
@@ -167,7 +192,7 @@ fn cells(event: &AuditEvent) -> [String; 9] {
         event.id.to_string(),
         event.at.to_rfc3339(),
         event.actor_kind.clone(),
-        event.actor_id.map(|id| id.to_string()).unwrap_or_default(),
+        event.actor_id.clone().unwrap_or_default(),
         event.action.clone(),
         event.target_kind.clone(),
         event.target_id.clone(),

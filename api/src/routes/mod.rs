@@ -8,9 +8,11 @@ mod destinations;
 pub(crate) mod callback;
 pub(crate) mod health;
 mod kinds;
+mod members;
 mod models;
 mod operations;
 mod runs;
+mod sessions;
 mod syncs;
 mod workspaces;
 
@@ -33,6 +35,8 @@ pub(crate) fn v1() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .merge(workspaces::routes())
         .merge(access::routes())
+        .merge(members::routes())
+        .merge(sessions::routes())
         .merge(kinds::routes())
         .merge(connections::routes())
         .merge(models::routes())

@@ -1,27 +1,106 @@
-//! The key's own workspace.
+//! The organization, and its workspaces.
 
 use axum::extract::State;
+use axum::http::StatusCode;
+use freshet_core::organization::{self, Organization, OrganizationPatch};
+use freshet_core::page::Page;
 use freshet_core::workspace::{self, Workspace};
+use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Answer, ok};
+use super::{Answer, PageQuery, answer, ok, versioned};
 use crate::Api;
 use crate::auth::By;
+use crate::extract::{IfMatch, Json, Query};
 use crate::problem::Problem;
 
 pub(crate) fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(get_workspace))
+    OpenApiRouter::new()
+        .routes(routes!(get_organization, update_organization))
+        .routes(routes!(get_workspace))
+        .routes(routes!(list_workspaces, create_workspace))
 }
 
-/// The workspace that the key is bound to.
+/// A new workspace.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewWorkspace {
+    /// Its short name, 1 to 63 of a-z, 0-9 and -; unique in the organization.
+    slug: String,
+    /// Its name on the screen, 1 to 200 characters; the slug if not given.
+    name: Option<String>,
+}
+
+/// The organization of the key's workspace.
+#[utoipa::path(
+    get,
+    path = "/organization",
+    tag = "organization",
+    security(("key" = ["organization:read"])),
+    responses((status = 200, body = Organization), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn get_organization(State(api): State<Api>, By(caller): By) -> Answer {
+    let found = organization::ops::get(&api.app, &caller.in_organization()?).await?;
+    versioned(StatusCode::OK, found.row_version, &found)
+}
+
+/// Changes the organization; wants `If-Match`, and rights in the whole of it.
+#[utoipa::path(
+    patch,
+    path = "/organization",
+    tag = "organization",
+    params(("If-Match" = String, Header)),
+    security(("key" = ["organization:write"])),
+    request_body = OrganizationPatch,
+    responses((status = 200, body = Organization), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn update_organization(
+    State(api): State<Api>,
+    By(caller): By,
+    IfMatch(version): IfMatch,
+    Json(patch): Json<OrganizationPatch>,
+) -> Answer {
+    let changed = organization::ops::update(&api.app, &caller.in_organization()?, version, &patch).await?;
+    versioned(StatusCode::OK, changed.row_version, &changed)
+}
+
+/// The workspace that the request is for.
 #[utoipa::path(
     get,
     path = "/workspace",
-    tag = "workspace",
+    tag = "workspaces",
     security(("key" = [])),
     responses((status = 200, body = Workspace), (status = "default", body = Problem, content_type = "application/problem+json"))
 )]
 async fn get_workspace(State(api): State<Api>, By(caller): By) -> Answer {
     ok(&workspace::ops::get(&api.app, &caller).await?)
+}
+
+/// The workspaces of the organization, newest first; of a key for one workspace, that one.
+#[utoipa::path(
+    get,
+    path = "/workspaces",
+    tag = "workspaces",
+    params(PageQuery),
+    security(("key" = [])),
+    responses((status = 200, body = Page<Workspace>), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn list_workspaces(State(api): State<Api>, By(caller): By, Query(page): Query<PageQuery>) -> Answer {
+    ok(&workspace::ops::list(&api.app, &caller.in_organization()?, page.request()?).await?)
+}
+
+/// Makes a workspace; wants rights in the whole organization.
+#[utoipa::path(
+    post,
+    path = "/workspaces",
+    tag = "workspaces",
+    security(("key" = ["workspaces:write"])),
+    request_body = NewWorkspace,
+    responses((status = 201, body = Workspace), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn create_workspace(State(api): State<Api>, By(caller): By, Json(new): Json<NewWorkspace>) -> Answer {
+    let name = new.name.as_deref().unwrap_or(&new.slug);
+    let made = workspace::ops::create(&api.app, &caller.in_organization()?, &new.slug, name).await?;
+    answer(StatusCode::CREATED, &made)
 }

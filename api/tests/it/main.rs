@@ -7,4 +7,5 @@ mod document;
 mod keys;
 mod manners;
 mod objects;
+mod people;
 mod strangers;

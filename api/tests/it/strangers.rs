@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use freshet_core::access::Role;
 use freshet_core::testing::workspace;
 use serde_json::{Value, json};
 
 use crate::client::{bench, call, get, objects, post};
+use crate::people;
 
 #[tokio::test]
 async fn another_workspaces_key_gets_404_on_every_route_with_our_ids() {
@@ -15,6 +17,17 @@ async fn another_workspaces_key_gets_404_on_every_route_with_our_ids() {
     let run = make_run(&bench, &model, &sync).await;
     let account = post(&bench, "/v1/service-accounts", json!({"name": "exporter"})).await.id();
     let key = post(&bench, "/v1/api-keys", json!({"service_account_id": account, "scopes": ["runs:read"]})).await.id();
+    let ours = people::member(&bench, &bench.caller, "bob@acme.example", Role::Viewer, None).await;
+    let bobs = people::token(&bench, ours).await;
+    let first = async |path: &str, bearer: &str| {
+        let listed = call(&bench, "GET", path, None, &[("authorization", bearer)]).await;
+        listed.body["data"][0]["id"].as_str().unwrap().to_owned()
+    };
+    let origin = freshet_core::session::Origin::default();
+    let password = people::PASSWORD.parse().unwrap();
+    freshet_core::session::ops::sign_in(&bench.app, "bob@acme.example", &password, &origin).await.unwrap();
+    let (member, session) = (first("/v1/members", &bobs).await, first("/v1/sessions", &bobs).await);
+    let (invitation, token) = (first("/v1/invitations", &bobs).await, first("/v1/personal-tokens", &bobs).await);
     let ids = BTreeMap::from([
         ("connections", connection.clone()),
         ("models", model.clone()),
@@ -24,9 +37,15 @@ async fn another_workspaces_key_gets_404_on_every_route_with_our_ids() {
         ("operations", operation.clone()),
         ("service-accounts", account.clone()),
         ("api-keys", key),
+        ("members", member),
+        ("invitations", invitation),
+        ("sessions", session),
+        ("personal-tokens", token),
     ]);
-    let (_, stranger) = workspace(&bench.app, "stranger").await;
-    let bearer = format!("Bearer {stranger}");
+    // A person who owns another organization: no right is lacking there.
+    let (theirs, _) = workspace(&bench.app, "stranger").await;
+    let stranger = people::member(&bench, &theirs, "stranger@other.example", Role::Owner, None).await;
+    let bearer = people::token(&bench, stranger).await;
     let document: Value = serde_json::from_str(&freshet_api::openapi_json().unwrap()).unwrap();
 
     let mut walked = 0;
@@ -40,6 +59,7 @@ async fn another_workspaces_key_gets_404_on_every_route_with_our_ids() {
             let body = match path.rsplit('/').next() {
                 Some("streams") => json!({"name": "S", "on": {"kind": "table", "schema": "P", "name": "T"}}),
                 Some("resync") => json!({"how": "full"}),
+                _ if noun == "members" => json!({"role": "viewer"}),
                 _ => json!({}),
             };
             let body = ["post", "patch"].contains(&method.as_str()).then_some(body);
@@ -89,12 +109,11 @@ async fn without_a_valid_key_there_is_one_answer() {
 #[tokio::test]
 async fn a_key_does_only_what_its_scopes_name() {
     use freshet_core::access::Right;
+    use freshet_core::api_key::ops::Reach;
     let bench = bench().await;
     objects(&bench).await;
-    let made =
-        freshet_core::api_key::ops::create(&bench.app, bench.caller.workspace, "reader", &[Right::ConnectionsRead], 1)
-            .await
-            .unwrap();
+    let reach = Reach { rights: &[Right::ConnectionsRead], of_organization: false, days: 1 };
+    let made = freshet_core::api_key::ops::create(&bench.app, bench.caller.workspace, "reader", reach).await.unwrap();
     let bearer = format!("Bearer {}", made.text.expose());
 
     let reads = call(&bench, "GET", "/v1/connections", None, &[("authorization", &bearer)]).await;

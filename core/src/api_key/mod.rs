@@ -1,15 +1,11 @@
 //! API keys: how programs prove who they are. Owned by service accounts, shown once, stored as a hash.
 //!
 //! ~~~text
-//! fr_live_a1b2c3d4_Zk…43 characters…9Q_0aZ9x1
-//!         key id   secret, 256 bits     checksum: a typo is refused without asking the database
-//!
 //! made ─► usable ─► expired | revoked
 //!            └─ rolled: a new key with the same scopes; the old one expires when the overlap is over
 //! ~~~
 pub mod ops;
 pub(crate) mod store;
-mod text;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -53,6 +49,8 @@ pub struct ApiKey {
     pub prefix: String,
     /// What it may do.
     pub scopes: Vec<String>,
+    /// Whether it does so in every workspace of the organization: the header `Freshet-Workspace` names one.
+    pub of_organization: bool,
     /// Whether it works.
     pub state: KeyState,
     /// When it was made.

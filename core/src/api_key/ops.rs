@@ -4,13 +4,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
-use super::{ApiKey, KeyState, NewKey, ServiceAccount, store, text};
+use super::{ApiKey, KeyState, NewKey, ServiceAccount, store};
 use crate::access::{Actor, Caller, Right};
 use crate::app::App;
 use crate::audit::ops::{Entry, record};
 use crate::db::TenantTx;
 use crate::error::{Code, Error, Result};
 use crate::id::{ApiKeyId, ServiceAccountId, WorkspaceId};
+use crate::key_text;
 use crate::page::{Page, PageRequest};
 
 /// Days that a key may last, at most.
@@ -18,17 +19,28 @@ pub const DAYS_MAX: i64 = 3_650;
 /// Hours that a rolled key may go on beside its successor, at most: a week.
 pub const OVERLAP_HOURS_MAX: i64 = 168;
 
+/// What a key may do, where, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Reach<'a> {
+    /// At least one.
+    pub rights: &'a [Right],
+    /// In every workspace of the organization, instead of in its own alone.
+    pub of_organization: bool,
+    /// 1 to [`DAYS_MAX`].
+    pub days: i64,
+}
+
 /// Makes a key for a service account of this name, and the account if there is none. For the command line.
 ///
 /// # Errors
 /// `request.invalid` for no rights, or days outside 1 to [`DAYS_MAX`].
-pub async fn create(app: &App, workspace: WorkspaceId, account: &str, rights: &[Right], days: i64) -> Result<NewKey> {
+pub async fn create(app: &App, workspace: WorkspaceId, account: &str, reach: Reach<'_>) -> Result<NewKey> {
     let caller = Caller::command(workspace);
-    let expires_at = expiry(app, days)?;
-    refuse_no_rights(rights)?;
+    let expires_at = expiry(app, reach.days)?;
+    refuse_no_rights(reach.rights)?;
     let mut tx = app.db.tenant(workspace).await?;
     let account = store::find_or_insert_account(&mut tx, ServiceAccountId::new(), account).await?;
-    let made = insert(&mut tx, &caller, account, rights, expires_at, None).await?;
+    let made = insert(&mut tx, &caller, account, reach, expires_at, None).await?;
     tx.commit().await?;
     Ok(made)
 }
@@ -37,14 +49,14 @@ pub async fn create(app: &App, workspace: WorkspaceId, account: &str, rights: &[
 ///
 /// # Errors
 /// `request.not_found`, `request.invalid`; `auth.scope_missing` for a scope that the caller lacks.
-pub async fn make(app: &App, caller: &Caller, of: ServiceAccountId, rights: &[Right], days: i64) -> Result<NewKey> {
+pub async fn make(app: &App, caller: &Caller, of: ServiceAccountId, reach: Reach<'_>) -> Result<NewKey> {
     caller.may(Right::KeysWrite)?;
-    rights.iter().try_for_each(|right| caller.may(*right))?;
-    let expires_at = expiry(app, days)?;
-    refuse_no_rights(rights)?;
+    may_give(caller, reach.rights, reach.of_organization)?;
+    let expires_at = expiry(app, reach.days)?;
+    refuse_no_rights(reach.rights)?;
     let mut tx = app.db.tenant(caller.workspace).await?;
     account(&mut tx, of).await?;
-    let made = insert(&mut tx, caller, of, rights, expires_at, None).await?;
+    let made = insert(&mut tx, caller, of, reach, expires_at, None).await?;
     tx.commit().await?;
     Ok(made)
 }
@@ -67,11 +79,12 @@ pub async fn roll(app: &App, caller: &Caller, id: ApiKeyId, overlap_hours: i64) 
     }
     // A scope of a later version is no right of this one.
     let rights: Vec<_> = old.scopes.iter().filter_map(|scope| Right::parse(scope).ok()).collect();
-    rights.iter().try_for_each(|right| caller.may(*right))?;
+    may_give(caller, &rights, old.of_organization)?;
     refuse_no_rights(&rights)?;
     let now = app.clock.now();
     let span = old.expires_at - old.created_at;
-    let made = insert(&mut tx, caller, old.service_account_id, &rights, now + span, Some(id)).await?;
+    let reach = Reach { rights: &rights, of_organization: old.of_organization, days: span.num_days() };
+    let made = insert(&mut tx, caller, old.service_account_id, reach, now + span, Some(id)).await?;
     let ends = old.expires_at.min(now + TimeDelta::hours(overlap_hours));
     store::set_expiry(&mut tx, id, ends).await?;
     let changes = json!({ "expires_at": ends, "rolled_to": made.key.id });
@@ -168,20 +181,38 @@ pub async fn list_accounts(app: &App, caller: &Caller, page: PageRequest) -> Res
 
 /// Who holds this key. Unknown, mistyped, revoked and expired keys get one and the same answer.
 ///
+/// A key of the organization acts in the workspace that is `named`, or else in its own.
+///
 /// # Errors
-/// [`Code::Unauthenticated`].
-pub async fn authenticate(app: &App, key: &str) -> Result<Caller> {
+/// [`Code::Unauthenticated`]; `request.not_found` when the key is not for the workspace named.
+pub async fn authenticate(app: &App, key: &str, named: Option<WorkspaceId>) -> Result<Caller> {
     let refused = || Error::new(Code::Unauthenticated, "the API key is missing, unknown, revoked or expired");
-    let parsed = text::parse(key).ok_or_else(refused)?;
+    let parsed = key_text::parse(key_text::API_KEY, key).ok_or_else(refused)?;
     let found = store::find(&app.db, &parsed.key_id).await?.ok_or_else(refused)?;
     let same = bool::from(found.secret_hash.ct_eq(parsed.hash.as_slice()));
     if !same || !found.usable {
         return Err(refused());
     }
     // A scope of a later version is no right of this one.
-    let rights = found.scopes.iter().filter_map(|scope| Right::parse(scope).ok()).collect();
+    let rights: Vec<_> = found.scopes.iter().filter_map(|scope| Right::parse(scope).ok()).collect();
+    let workspace = named.unwrap_or(found.workspace_id);
+    let allowed = workspace == found.workspace_id
+        || found.of_organization && store::is_workspace_of(&app.db, workspace, found.organization_id).await?;
+    if !allowed {
+        return Err(Error::not_found("workspace"));
+    }
     let actor = Actor::ApiKey { key: found.id, service_account: found.service_account_id };
-    Ok(Caller::new(found.workspace_id, actor, rights))
+    let whole = found.of_organization.then(|| rights.clone());
+    Ok(Caller::new(workspace, actor, rights).of(found.organization_id, whole))
+}
+
+/// Nobody gives away what they may not do themselves, nor where they may not.
+fn may_give(caller: &Caller, rights: &[Right], of_organization: bool) -> Result<()> {
+    if of_organization {
+        let caller = caller.in_organization()?;
+        return rights.iter().try_for_each(|right| caller.may(*right, None));
+    }
+    rights.iter().try_for_each(|right| caller.may(*right))
 }
 
 async fn account(tx: &mut TenantTx, id: ServiceAccountId) -> Result<ServiceAccount> {
@@ -203,13 +234,14 @@ async fn insert(
     tx: &mut TenantTx,
     caller: &Caller,
     account: ServiceAccountId,
-    rights: &[Right],
+    reach: Reach<'_>,
     expires_at: DateTime<Utc>,
     rolled_from: Option<ApiKeyId>,
 ) -> Result<NewKey> {
-    let drawn = text::draw();
-    let parsed = text::parse(&drawn).ok_or_else(|| Error::new(Code::Internal, "a new key does not read back"))?;
-    let mut scopes: Vec<_> = rights.iter().map(|right| right.as_str()).collect();
+    let drawn = key_text::draw(key_text::API_KEY);
+    let parsed = key_text::parse(key_text::API_KEY, &drawn)
+        .ok_or_else(|| Error::new(Code::Internal, "a new key does not read back"))?;
+    let mut scopes: Vec<_> = reach.rights.iter().map(|right| right.as_str()).collect();
     scopes.sort_unstable();
     scopes.dedup();
     let new = store::InsertKey {
@@ -218,12 +250,15 @@ async fn insert(
         key_id: &parsed.key_id,
         hash: &parsed.hash,
         scopes: &scopes,
+        of_organization: reach.of_organization,
         expires_at,
         created_by: caller.actor.id(),
         rolled_from,
     };
     store::insert(tx, &new).await?;
-    let changes = json!({ "service_account": account, "scopes": scopes, "expires_at": expires_at });
+    let changes = json!({
+        "service_account": account, "scopes": scopes, "of_organization": reach.of_organization, "expires_at": expires_at,
+    });
     record(tx, caller, entry("api_key.created", new.id, changes)).await?;
     let key = store::get(tx, new.id).await?.ok_or_else(|| Error::not_found("key"))?;
     Ok(NewKey { key, text: drawn.parse().unwrap_or_default() })

@@ -7,10 +7,10 @@ use uuid::Uuid;
 use super::{ApiKey, ServiceAccount};
 use crate::db::{Db, TenantTx, failed};
 use crate::error::Result;
-use crate::id::{ApiKeyId, ServiceAccountId, WorkspaceId};
+use crate::id::{ApiKeyId, OrganizationId, ServiceAccountId, WorkspaceId};
 use crate::page::PageRequest;
 
-const KEY: &str = "id, service_account_id, 'fr_live_' || key_id as prefix, scopes,
+const KEY: &str = "id, service_account_id, 'fr_live_' || key_id as prefix, scopes, of_organization,
                    case when revoked_at is not null then 'revoked'
                         when expires_at <= now() then 'expired'
                         else 'usable' end as state,
@@ -26,22 +26,33 @@ const ACCOUNT: &str = "a.id, a.name, a.created_at,
 #[derive(sqlx::FromRow)]
 pub(crate) struct FoundKey {
     pub(crate) workspace_id: WorkspaceId,
+    pub(crate) organization_id: OrganizationId,
     pub(crate) id: ApiKeyId,
     pub(crate) service_account_id: ServiceAccountId,
     pub(crate) secret_hash: Vec<u8>,
     pub(crate) scopes: Vec<String>,
+    pub(crate) of_organization: bool,
     pub(crate) usable: bool,
 }
 
 pub(crate) async fn find(db: &Db, key_id: &str) -> Result<Option<FoundKey>> {
     sqlx::query_as(
-        "select workspace_id, id, service_account_id, secret_hash, scopes, usable
+        "select workspace_id, organization_id, id, service_account_id, secret_hash, scopes, of_organization, usable
          from find_api_key($1)",
     )
     .bind(key_id)
     .fetch_optional(db.dispatcher())
     .await
     .map_err(failed("cannot look for the API key"))
+}
+
+pub(crate) async fn is_workspace_of(db: &Db, workspace: WorkspaceId, organization: OrganizationId) -> Result<bool> {
+    sqlx::query_scalar("select is_workspace_of($1, $2)")
+        .bind(workspace)
+        .bind(organization)
+        .fetch_one(db.dispatcher())
+        .await
+        .map_err(failed("cannot look for the workspace"))
 }
 
 pub(crate) async fn find_or_insert_account(
@@ -137,6 +148,7 @@ pub(crate) struct InsertKey<'a> {
     pub(crate) key_id: &'a str,
     pub(crate) hash: &'a [u8; 32],
     pub(crate) scopes: &'a [&'a str],
+    pub(crate) of_organization: bool,
     pub(crate) expires_at: DateTime<Utc>,
     pub(crate) created_by: Option<Uuid>,
     pub(crate) rolled_from: Option<ApiKeyId>,
@@ -145,8 +157,8 @@ pub(crate) struct InsertKey<'a> {
 pub(crate) async fn insert(tx: &mut TenantTx, key: &InsertKey<'_>) -> Result<()> {
     sqlx::query(
         "insert into api_key (workspace_id, id, service_account_id, key_id, secret_hash, scopes, expires_at, created_by,
-                              rolled_from)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                              rolled_from, of_organization)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(tx.workspace())
     .bind(key.id)
@@ -157,6 +169,7 @@ pub(crate) async fn insert(tx: &mut TenantTx, key: &InsertKey<'_>) -> Result<()>
     .bind(key.expires_at)
     .bind(key.created_by)
     .bind(key.rolled_from)
+    .bind(key.of_organization)
     .execute(tx.conn())
     .await
     .map(|_| ())

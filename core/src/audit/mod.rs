@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::id::{self, AuditEventId, RequestId, ServiceAccountId};
+use crate::id::{self, AuditEventId, RequestId, WorkspaceId};
 
 /// One line.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -16,10 +16,12 @@ pub struct AuditEvent {
     pub id: AuditEventId,
     /// When.
     pub at: DateTime<Utc>,
-    /// `api_key`, or `command` for the command line.
+    /// The workspace; none for what was done to the organization or its people.
+    pub workspace_id: Option<WorkspaceId>,
+    /// `user`, `api_key`, or `command` for the command line.
     pub actor_kind: String,
-    /// The service account; none for the command line.
-    pub actor_id: Option<ServiceAccountId>,
+    /// The person or the service account; none for the command line.
+    pub actor_id: Option<String>,
     /// Noun and deed, `connection.created`; `request.denied` for what a right was lacking to.
     pub action: String,
     /// The noun.
@@ -38,8 +40,9 @@ pub struct AuditEvent {
 pub(crate) struct AuditRow {
     id: AuditEventId,
     at: DateTime<Utc>,
+    workspace_id: Option<WorkspaceId>,
     actor_kind: String,
-    actor_id: Option<ServiceAccountId>,
+    actor_id: Option<Uuid>,
     action: String,
     target_kind: String,
     target_id: Uuid,
@@ -49,11 +52,13 @@ pub(crate) struct AuditRow {
 
 impl From<AuditRow> for AuditEvent {
     fn from(row: AuditRow) -> Self {
+        let noun = if row.actor_kind == "api_key" { "service_account" } else { &row.actor_kind };
         Self {
             id: row.id,
             at: row.at,
+            workspace_id: row.workspace_id,
+            actor_id: row.actor_id.map(|actor| id::text_of(noun, actor)),
             actor_kind: row.actor_kind,
-            actor_id: row.actor_id,
             target_id: id::text_of(&row.target_kind, row.target_id),
             action: row.action,
             target_kind: row.target_kind,
@@ -68,8 +73,8 @@ impl From<AuditRow> for AuditEvent {
 pub struct AuditFilter {
     /// Of this action, or beginning with it up to a dot: `connection`.
     pub action: Option<String>,
-    /// Of this service account.
-    pub actor: Option<ServiceAccountId>,
+    /// Of this person or service account.
+    pub actor: Option<Uuid>,
     /// On this row.
     pub target: Option<Uuid>,
     /// From then on.

@@ -4,10 +4,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{AuditEvent, AuditFilter, store};
-use crate::access::{Caller, Right};
+use crate::access::{Actor, Caller, OrganizationCaller, Right};
 use crate::app::App;
-use crate::db::TenantTx;
+use crate::db::{OrganizationTx, TenantTx};
 use crate::error::Result;
+use crate::id::{OrganizationId, RequestId};
 use crate::page::{Page, PageRequest};
 
 /// One line: `connection.created` on a target, with the changes that its kind's allow-list lets through.
@@ -31,6 +32,39 @@ pub async fn record(tx: &mut TenantTx, caller: &Caller, entry: Entry<'_>) -> Res
     store::insert(tx, caller, entry).await
 }
 
+/// The same for what is done to an organization or its people.
+///
+/// # Errors
+/// [`crate::error::Code::Database`].
+pub async fn record_in_organization(
+    tx: &mut OrganizationTx,
+    caller: &OrganizationCaller,
+    entry: Entry<'_>,
+) -> Result<()> {
+    store::insert_in_organization(tx, caller.actor, caller.request, entry).await
+}
+
+/// Writes what a person did to itself into the log of each of its organizations.
+///
+/// # Errors
+/// [`crate::error::Code::Database`].
+pub async fn record_of_person(
+    app: &App,
+    organizations: &[OrganizationId],
+    actor: Actor,
+    request: Option<RequestId>,
+    (action, target_kind, target): (&str, &str, Uuid),
+    changes: &Value,
+) -> Result<()> {
+    for organization in organizations {
+        let mut tx = app.db.organization(*organization).await?;
+        let entry = Entry { action, target_kind, target, changes: changes.clone() };
+        store::insert_in_organization(&mut tx, actor, request, entry).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
 /// Writes down that a right was lacking: `route` as the document has it, such as `DELETE /v1/syncs/{id}`.
 ///
 /// # Errors
@@ -47,7 +81,23 @@ pub async fn record_denied(app: &App, caller: &Caller, route: &str, told: &str) 
     tx.commit().await
 }
 
-/// A page of the log, newest first.
+/// A page of the log of the organization, what was done in its workspaces included, newest first.
+///
+/// # Errors
+/// [`crate::error::Code::Database`].
+pub async fn list_in_organization(
+    app: &App,
+    caller: &OrganizationCaller,
+    filter: &AuditFilter,
+    page: PageRequest,
+) -> Result<Page<AuditEvent>> {
+    caller.may(Right::AuditRead, None)?;
+    let mut tx = app.db.organization(caller.organization).await?;
+    let rows = store::list_in_organization(&mut tx, filter, page).await?.into_iter().map(AuditEvent::from).collect();
+    Ok(Page::of(rows, page, |event: &AuditEvent| event.id.uuid()))
+}
+
+/// A page of the log of the caller's workspace, newest first.
 ///
 /// # Errors
 /// [`crate::error::Code::Database`].

@@ -13,7 +13,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::{ConnectionId, ConsentId, WorkspaceId};
 use crate::operation::{self, Operation, Question};
 use crate::secret;
-use crate::settings::{Secret, Settings};
+use crate::settings::Secret;
 
 /// The path under which browsers come back.
 pub const CALLBACK: &str = "/oauth/callback";
@@ -39,7 +39,7 @@ pub struct Returned {
 /// `request.not_found`; `request.invalid` for a connection that signs in otherwise.
 pub async fn ask(app: &App, caller: &Caller, connection: ConnectionId) -> Result<ConsentAsked> {
     caller.may(Right::ConnectionsWrite)?;
-    let redirect_url = format!("{}{CALLBACK}", public_url(&app.settings));
+    let redirect_url = format!("{}{CALLBACK}", app.settings.public_url());
     let mut tx = app.db.tenant(caller.workspace).await?;
     let (kind, settings) = endpoint::with_stand_ins::<Connection>(app, &mut tx, connection).await?;
     let begun = app.registry.find_source(&kind)?.begin_consent(settings, &redirect_url)?;
@@ -113,11 +113,4 @@ async fn forget(tx: &mut crate::db::TenantTx, id: ConsentId) -> Result<()> {
         secret::ops::remove(tx, id.uuid(), field).await?;
     }
     store::delete(tx, id).await
-}
-
-fn public_url(settings: &Settings) -> String {
-    match settings.public_url.trim_end_matches('/') {
-        "" => format!("http://{}", settings.api_listen),
-        url => url.to_owned(),
-    }
 }

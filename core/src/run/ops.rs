@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Attempt, DeadLetterGroup, Run, RunEvent, RunPartition, RunQuery, RunState, SourceUse, store};
-use crate::access::{Actor, Caller, Right};
+use crate::access::{Actor, Caller, Credential, Right};
 use crate::app::App;
 use crate::audit::ops::{Entry, record};
 use crate::db::TenantTx;
@@ -20,7 +20,8 @@ pub async fn request(app: &App, caller: &Caller, sync_id: SyncId) -> Result<(Run
     caller.may(Right::SyncsRun)?;
     let mut tx = app.db.tenant(caller.workspace).await?;
     let trigger = match caller.actor {
-        Actor::ApiKey { .. } => "api",
+        Actor::ApiKey { .. } | Actor::User { by: Credential::Token(_), .. } => "api",
+        Actor::User { by: Credential::Session(_) | Credential::None, .. } => "manual",
         Actor::Command | Actor::Consent => "command",
     };
     let requested = enqueue(&mut tx, caller, sync_id, trigger, None).await?;

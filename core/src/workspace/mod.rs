@@ -1,18 +1,20 @@
-//! A workspace: the tenant. Made on the command line until people can sign up.
+//! A workspace: the tenant, one of an organization's.
 pub mod ops;
 pub(crate) mod store;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::id::WorkspaceId;
+use crate::id::{OrganizationId, WorkspaceId};
 
 /// A tenant.
 #[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct Workspace {
     /// Its id.
     pub id: WorkspaceId,
-    /// Its short name, unique in the installation.
+    /// The organization that it is of.
+    pub organization_id: OrganizationId,
+    /// Its short name, unique in the organization.
     pub slug: String,
     /// Its name on the screen.
     pub name: String,

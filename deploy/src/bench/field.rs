@@ -15,7 +15,7 @@ use freshet_core::operation::{self, Question};
 use freshet_core::run::{self, Run, RunState};
 use freshet_core::settings::Settings;
 use freshet_core::vault::Vault;
-use freshet_core::{db, model, sync, workspace};
+use freshet_core::{db, model, organization, sync};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -161,8 +161,8 @@ impl<'a> Field<'a> {
         let mut settings = vec![("database_url", url.as_str()), ("master_keys", keys.as_str())];
         settings.extend(place.settings.iter().map(|(name, value)| (*name, value.as_str())));
         let app = wire::app(Settings::with(&settings)?).await?;
-        let made = workspace::ops::create(&app, "bench", "bench").await?;
-        let caller = Caller::command(made.id);
+        let (_, workspace) = organization::ops::create(&app, None, "bench", "bench").await?;
+        let caller = Caller::command(workspace);
 
         let (kind, settings) = &place.connection;
         let connection = endpoint::create::<Connection>(&app, &caller, kind, "orders", settings.clone()).await?;

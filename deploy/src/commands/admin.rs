@@ -1,10 +1,11 @@
 //! The operator's commands: schema, settings, workspaces, keys.
 
 use clap::Subcommand;
-use freshet_core::access::{Right, Role};
+use freshet_core::access::{OrganizationCaller, Right, Role};
+use freshet_core::api_key::{self, ops::Reach};
 use freshet_core::settings::Settings;
 use freshet_core::vault::Vault;
-use freshet_core::{api_key, db, secret, workspace};
+use freshet_core::{db, organization, secret, user, workspace};
 use serde_json::json;
 
 use crate::wire;
@@ -21,7 +22,38 @@ pub enum Workspace {
         /// Its name on the screen; the slug if not given
         #[arg(long)]
         name: Option<String>,
+        /// The slug of its organization; one of the workspace's own slug and name is made if not given
+        #[arg(long)]
+        organization: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum User {
+    /// Draw another set-up word, which the first person to sign up must know
+    SetUpWord,
+    /// Draw a link that resets the password of an address
+    ResetPassword {
+        /// The address
+        email: String,
+    },
+}
+
+impl User {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let app = wire::app(Settings::load()?).await?;
+        match self {
+            Self::SetUpWord => match user::ops::draw_set_up_word(&app, true).await? {
+                Some(word) => println!("{}", word.expose()),
+                None => anyhow::bail!("there are people already; they invite others"),
+            },
+            Self::ResetPassword { email } => {
+                let word = user::ops::reset_word(&app, &email).await?;
+                println!("{}/reset?word={}", app.settings.public_url(), word.expose());
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -40,6 +72,9 @@ pub enum Key {
         /// All that a role may do: viewer, operator, editor, admin, owner
         #[arg(long)]
         role: Option<String>,
+        /// In every workspace of the organization
+        #[arg(long)]
+        of_organization: bool,
         /// Days until it expires
         #[arg(long, default_value_t = 365)]
         days: i64,
@@ -58,9 +93,17 @@ impl Workspace {
     pub async fn run(self) -> anyhow::Result<()> {
         let app = wire::app(Settings::load()?).await?;
         match self {
-            Self::Create { slug, name } => {
-                let made = workspace::ops::create(&app, &slug, name.as_deref().unwrap_or(&slug)).await?;
-                println!("{}", json!({ "id": made.id, "slug": made.slug, "name": made.name }));
+            Self::Create { slug, name, organization } => {
+                let name = name.as_deref().unwrap_or(&slug);
+                let made = match organization {
+                    None => organization::ops::create(&app, None, &slug, name).await?.1,
+                    Some(organization) => {
+                        let organization = organization::ops::find(&app, &organization).await?;
+                        let caller = OrganizationCaller::command(organization);
+                        workspace::ops::create(&app, &caller, &slug, name).await?.id
+                    }
+                };
+                println!("{}", json!({ "id": made, "slug": slug, "name": name }));
             }
         }
         Ok(())
@@ -70,7 +113,7 @@ impl Workspace {
 impl Key {
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Create { workspace, account, scopes, role, days } => {
+            Self::Create { workspace, account, scopes, role, of_organization, days } => {
                 let app = wire::app(Settings::load()?).await?;
                 let found = workspace::ops::find(&app, &workspace).await?;
                 let rights = match (scopes.as_slice(), role) {
@@ -78,7 +121,8 @@ impl Key {
                     ([], Some(role)) => Role::parse(&role)?.rights(),
                     (scopes, _) => scopes.iter().map(|scope| Right::parse(scope)).collect::<Result<_, _>>()?,
                 };
-                let key = api_key::ops::create(&app, found.id, &account, &rights, days).await?;
+                let reach = Reach { rights: &rights, of_organization, days };
+                let key = api_key::ops::create(&app, found.id, &account, reach).await?;
                 let told = json!({ "id": key.key.id, "key": key.text.expose(), "expires_at": key.key.expires_at });
                 println!("{told}");
             }

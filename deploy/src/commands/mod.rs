@@ -38,6 +38,9 @@ enum Role {
     /// Make API keys and master keys
     #[command(subcommand)]
     Key(admin::Key),
+    /// People
+    #[command(subcommand)]
+    User(admin::User),
     /// Measure, beside a peer or a limit in the same run
     #[command(subcommand)]
     Bench(Bench),
@@ -60,6 +63,7 @@ impl Command {
             Role::Settings => admin::settings(),
             Role::Workspace(command) => command.run().await,
             Role::Key(command) => command.run().await,
+            Role::User(command) => command.run().await,
             Role::Bench(command) => command.run().await,
             Role::Openapi => {
                 println!("{}", freshet_api::openapi_json()?);

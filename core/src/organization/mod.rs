@@ -1,0 +1,39 @@
+//! An organization: whom people belong to and workspaces are of. Its own settings say how its people sign in.
+pub mod ops;
+pub(crate) mod store;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::id::OrganizationId;
+
+/// An organization.
+#[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
+pub struct Organization {
+    /// Its id.
+    pub id: OrganizationId,
+    /// Its short name, unique in the installation.
+    pub slug: String,
+    /// Its name on the screen.
+    pub name: String,
+    /// Hours without use after which a session of its people ends, 1 to 12.
+    pub session_idle_hours: i32,
+    /// Hours after which every session of its people ends, 1 to 168.
+    pub session_hours: i32,
+    /// Counts its changes.
+    pub row_version: i64,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+}
+
+/// What is to be changed; what is not named stays.
+#[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrganizationPatch {
+    /// Its name on the screen, 1 to 200 characters.
+    pub name: Option<String>,
+    /// Hours without use after which a session of its people ends, 1 to 12; for sessions that begin from now on.
+    pub session_idle_hours: Option<i32>,
+    /// Hours after which every session of its people ends, 1 to 168; for sessions that begin from now on.
+    pub session_hours: Option<i32>,
+}
