@@ -73,6 +73,12 @@ pub fn openapi_json() -> serde_json::Result<String> {
     document.to_pretty_json()
 }
 
+/// Whether a path is the API's; every other one is the dashboard's.
+#[must_use]
+pub fn serves(path: &str) -> bool {
+    path == "/v1" || path.starts_with("/v1/") || routes::health::serves(path) || path == routes::callback::PATH
+}
+
 /// The whole API.
 pub fn router(app: App, drain: CancellationToken) -> Router {
     let limits = limit::Limits::new(&app.settings);

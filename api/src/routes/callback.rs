@@ -11,6 +11,9 @@ use serde::Deserialize;
 
 use crate::Api;
 
+/// Where it is.
+pub(crate) const PATH: &str = ops::CALLBACK;
+
 pub(crate) fn router() -> Router<Api> {
     Router::new().route(ops::CALLBACK, get(come_back))
 }

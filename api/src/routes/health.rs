@@ -10,6 +10,11 @@ use utoipa::openapi::OpenApi;
 use crate::Api;
 use crate::problem::Problem;
 
+/// Whether a path is one of these.
+pub(crate) fn serves(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
+}
+
 pub(crate) fn router(document: OpenApi) -> Router<Api> {
     let text = document.to_pretty_json().unwrap_or_default();
     let document = move || {

@@ -1,11 +1,16 @@
 //! The long-lived roles.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
+use axum::extract::Request;
 use freshet_core::app::App;
 use freshet_core::settings::Settings;
+use freshet_core::user;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use crate::{shutdown, telemetry, wire};
 
@@ -52,8 +57,27 @@ async fn api(app: App, drain: CancellationToken) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .with_context(|| format!("FRESHET_API_LISTEN: cannot listen on {address}"))?;
-    tracing::info!("the API listens on http://{}", listener.local_addr()?);
-    let router = freshet_api::router(app, drain.clone());
-    axum::serve(listener, router).with_graceful_shutdown(drain.cancelled_owned()).await?;
+    tracing::info!("the API and the dashboard listen on http://{}", listener.local_addr()?);
+    tell_set_up_word(&app).await?;
+    let service = everything(app, drain.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(drain.cancelled_owned()).await?;
+    Ok(())
+}
+
+/// The API under its own paths, the dashboard under all others: each with its own way to know who asks.
+fn everything(app: App, drain: CancellationToken) -> Router {
+    let (api, web) = (freshet_api::router(app.clone(), drain), freshet_web::router(app));
+    Router::new().fallback_service(tower::service_fn(move |request: Request| {
+        let router = if freshet_api::serves(request.uri().path()) { api.clone() } else { web.clone() };
+        router.oneshot(request)
+    }))
+}
+
+/// Whoever reads the log of the first start may be the first to sign up.
+async fn tell_set_up_word(app: &App) -> anyhow::Result<()> {
+    if let Some(word) = user::ops::draw_set_up_word(app, false).await? {
+        let url = app.settings.public_url();
+        tracing::warn!("nobody is known yet: set Freshet up at {url}/set-up with the word {}", word.expose());
+    }
     Ok(())
 }

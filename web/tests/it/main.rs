@@ -1,0 +1,6 @@
+//! The pages through HTTP, over a database of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod browser;
+mod doors;
