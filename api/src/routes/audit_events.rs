@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use freshet_core::access::{Caller, Right};
 use freshet_core::app::App;
+use freshet_core::audit::chain::{self, Checked};
 use freshet_core::audit::{AuditEvent, AuditFilter, ops};
 use freshet_core::error::{Code, Error, Result as CoreResult};
 use freshet_core::id::uuid_of;
@@ -23,7 +24,10 @@ use crate::extract::Query;
 use crate::problem::Problem;
 
 pub(crate) fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(list_audit_events)).routes(routes!(export_audit_events))
+    OpenApiRouter::new()
+        .routes(routes!(list_audit_events))
+        .routes(routes!(export_audit_events))
+        .routes(routes!(get_audit_chain))
 }
 
 /// Which lines.
@@ -114,6 +118,18 @@ async fn export_audit_events(State(api): State<Api>, By(caller): By, Query(query
     }
     let first = PageRequest::new(Some(LIMIT_MAX), query.cursor.as_deref())?;
     Ok(exported(api.app, caller, query.organization, query.filter()?, first, query.format))
+}
+
+/// What the last check of the organization's chain found, and where the chain ends; wants rights in the whole of it.
+#[utoipa::path(
+    get,
+    path = "/audit-chain",
+    tag = "audit",
+    security(("key" = ["audit:read"])),
+    responses((status = 200, body = Checked), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn get_audit_chain(State(api): State<Api>, By(caller): By) -> Answer {
+    ok(&chain::last_check(&api.app, &caller.in_organization()?).await?)
 }
 
 async fn read(

@@ -396,3 +396,58 @@ async fn a_personal_token_is_its_persons_alone() {
     assert_eq!(ask(&bench, &adas, "DELETE", &path("personal-tokens", &token_id), None).await.status, 204);
     assert_eq!(ask(&bench, &adas, "GET", "/v1/me", None).await.status, 401);
 }
+
+#[tokio::test]
+async fn a_line_that_is_changed_removed_or_slipped_in_breaks_the_chain() {
+    use freshet_core::audit::chain;
+    use sqlx::{AssertSqlSafe, Connection, PgConnection};
+    let bench = bench().await;
+    let organization = bench.caller.organization().unwrap();
+    let caller = bench.caller.in_organization().unwrap();
+    for name in ["a", "b", "c", "d"] {
+        post(&bench, "/v1/service-accounts", json!({"name": name})).await;
+    }
+    assert!(chain::link(&bench.app).await.unwrap() >= 6);
+    assert_eq!(chain::link(&bench.app).await.unwrap(), 0, "each line has one link");
+    assert_eq!(chain::check(&bench.app, organization).await.unwrap(), None);
+    let head = chain::last_check(&bench.app, &caller).await.unwrap();
+    assert_eq!((head.head_seq, head.head_hash.map(|hash| hash.len())), (head.links, Some(64)));
+
+    let mut admin = PgConnection::connect(&bench.admin_url).await.unwrap();
+    let mut tampered = async |does: String, undoes: &str| {
+        sqlx::raw_sql(AssertSqlSafe(does.clone())).execute(&mut admin).await.unwrap();
+        let finding = chain::check(&bench.app, organization).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(undoes.to_owned())).execute(&mut admin).await.unwrap();
+        assert_eq!(chain::check(&bench.app, organization).await.unwrap(), None, "{undoes}");
+        finding.unwrap_or_else(|| panic!("{does} went unseen"))
+    };
+    let a = "action = 'service_account.created' and changes->>'name' = 'a'";
+    let changed = tampered(
+        format!("update audit_event set action = 'nothing.happened' where {a}"),
+        "update audit_event set action = 'service_account.created' where action = 'nothing.happened'",
+    );
+    assert!(changed.await.contains("is not what was linked"));
+    let removed = tampered(
+        format!("create table kept as select * from audit_event where {a}; delete from audit_event where {a}"),
+        "insert into audit_event select * from kept; drop table kept",
+    );
+    assert!(removed.await.contains("is missing"));
+    let unlinked = tampered(
+        "create table kept as select * from audit_link where seq = 3; delete from audit_link where seq = 3".to_owned(),
+        "insert into audit_link select * from kept; drop table kept",
+    );
+    assert!(unlinked.await.contains("links 3 to 3 are missing"));
+    let slipped_in = tampered(
+        format!(
+            "insert into audit_event (organization_id, id, at, actor_kind, action, target_kind, target_id)
+             values ('{}', gen_random_uuid(), now() - interval '2 hours', 'command', 'slipped.in', 'run', gen_random_uuid())",
+            organization.uuid()
+        ),
+        "delete from audit_event where action = 'slipped.in'",
+    );
+    assert!(slipped_in.await.contains("has no link"));
+
+    let own = sqlx::query("delete from audit_link");
+    let mut app = PgConnection::connect(bench.app.settings.database_url.expose()).await.unwrap();
+    assert!(own.execute(&mut app).await.unwrap_err().to_string().contains("permission denied"));
+}

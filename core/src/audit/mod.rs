@@ -1,4 +1,5 @@
 //! The audit log: who did what, in the same transaction as the deed; what was denied, on its own.
+pub mod chain;
 pub mod ops;
 pub(crate) mod store;
 

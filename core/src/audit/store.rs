@@ -1,13 +1,15 @@
 //! The audit log's statements.
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, FromRow, Row};
+use uuid::Uuid;
 
+use super::chain::{Checked, Linked};
 use super::ops::Entry;
 use super::{AuditFilter, AuditRow};
 use crate::access::{Actor, Caller};
-use crate::db::{OrganizationTx, TenantTx, failed};
+use crate::db::{Db, OrganizationTx, TenantTx, failed};
 use crate::error::Result;
-use crate::id::{AuditEventId, RequestId};
+use crate::id::{AuditEventId, OrganizationId, RequestId};
 use crate::page::PageRequest;
 
 pub(crate) async fn insert(tx: &mut TenantTx, caller: &Caller, entry: Entry<'_>) -> Result<()> {
@@ -104,4 +106,161 @@ pub(crate) async fn list_in_organization(
     page_of: PageRequest,
 ) -> Result<Vec<AuditRow>> {
     list!("organization_id", tx.organization(), tx, filter, page_of)
+}
+
+const ROW: &str = "e.id, e.at, e.workspace_id, e.actor_kind, e.actor_id, e.action, e.target_kind, e.target_id,
+                   e.request_id, e.changes";
+
+pub(crate) async fn to_chain(db: &Db, rows_max: i32) -> Result<Vec<OrganizationId>> {
+    sqlx::query_scalar("select id from organizations_to_chain($1) as id")
+        .bind(rows_max)
+        .fetch_all(db.dispatcher())
+        .await
+        .map_err(failed("cannot look for lines without a link"))
+}
+
+pub(crate) async fn to_check(db: &Db, rows_max: i32) -> Result<Vec<OrganizationId>> {
+    sqlx::query_scalar("select id from organizations_to_check($1) as id")
+        .bind(rows_max)
+        .fetch_all(db.dispatcher())
+        .await
+        .map_err(failed("cannot look for chains to check"))
+}
+
+/// The last link, or where what was pruned ended; nobody else links until the transaction ends.
+pub(crate) async fn hold_head(tx: &mut OrganizationTx) -> Result<Option<(i64, Vec<u8>)>> {
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('freshet audit ' || $1::text, 0))")
+        .bind(tx.organization())
+        .execute(tx.conn())
+        .await
+        .map_err(failed("cannot hold the audit log's chain"))?;
+    let head = sqlx::query_as("select seq, hash from audit_link where organization_id = $1 order by seq desc limit 1")
+        .bind(tx.organization())
+        .fetch_optional(tx.conn())
+        .await
+        .map_err(failed("cannot read the audit log's chain"))?;
+    match head {
+        Some(head) => Ok(Some(head)),
+        None => pruned(tx).await,
+    }
+}
+
+/// Where what was pruned ended.
+pub(crate) async fn pruned(tx: &mut OrganizationTx) -> Result<Option<(i64, Vec<u8>)>> {
+    sqlx::query_as(
+        "select pruned_seq, pruned_hash from audit_chain where organization_id = $1 and pruned_hash is not null",
+    )
+    .bind(tx.organization())
+    .fetch_optional(tx.conn())
+    .await
+    .map_err(failed("cannot read the audit log's chain"))
+}
+
+pub(crate) async fn unlinked(tx: &mut OrganizationTx, rows_max: i64) -> Result<Vec<AuditRow>> {
+    sqlx::query_as(AssertSqlSafe(format!(
+        "select {ROW}
+         from audit_event as e
+         where e.organization_id = $1
+           and e.at > now() - interval '1 day'
+           and not exists (select 1 from audit_link as l where l.event_id = e.id)
+         order by e.id
+         limit $2"
+    )))
+    .bind(tx.organization())
+    .bind(rows_max)
+    .fetch_all(tx.conn())
+    .await
+    .map_err(failed("cannot read lines without a link"))
+}
+
+pub(crate) async fn insert_links(tx: &mut OrganizationTx, links: &[(i64, AuditEventId, Vec<u8>)]) -> Result<()> {
+    sqlx::query(
+        "insert into audit_link (organization_id, seq, event_id, hash)
+         select $1, l.seq, l.event_id, l.hash
+         from unnest($2::bigint[], $3::uuid[], $4::bytea[]) as l (seq, event_id, hash)",
+    )
+    .bind(tx.organization())
+    .bind(links.iter().map(|link| link.0).collect::<Vec<_>>())
+    .bind(links.iter().map(|link| link.1.uuid()).collect::<Vec<_>>())
+    .bind(links.iter().map(|link| link.2.clone()).collect::<Vec<_>>())
+    .execute(tx.conn())
+    .await
+    .map(|_| ())
+    .map_err(failed("cannot link audit lines"))
+}
+
+/// Links after `seq` in their order, each with its line.
+pub(crate) async fn links(tx: &mut OrganizationTx, seq: i64, rows_max: i64) -> Result<Vec<Linked>> {
+    let rows = sqlx::query(AssertSqlSafe(format!(
+        "select l.seq, l.hash, {ROW}
+         from audit_link as l
+         left join audit_event as e on e.organization_id = l.organization_id and e.id = l.event_id
+         where l.organization_id = $1
+           and l.seq > $2
+         order by l.seq
+         limit $3"
+    )))
+    .bind(tx.organization())
+    .bind(seq)
+    .bind(rows_max)
+    .fetch_all(tx.conn())
+    .await
+    .map_err(failed("cannot read the audit log's chain"))?;
+    rows.iter()
+        .map(|row| {
+            let is_there = row.try_get::<Option<Uuid>, _>("id")?.is_some();
+            let line = if is_there { Some(AuditRow::from_row(row)?) } else { None };
+            Ok(Linked { seq: row.try_get("seq")?, hash: row.try_get("hash")?, line })
+        })
+        .collect::<sqlx::Result<_>>()
+        .map_err(failed("cannot read the audit log's chain"))
+}
+
+/// A line that should have been linked long ago, if there is one.
+pub(crate) async fn left_out(tx: &mut OrganizationTx) -> Result<Option<AuditEventId>> {
+    sqlx::query_scalar(
+        "select e.id
+         from audit_event as e
+         where e.organization_id = $1
+           and e.at < now() - interval '1 hour'
+           and not exists (select 1 from audit_link as l where l.event_id = e.id)
+         order by e.id
+         limit 1",
+    )
+    .bind(tx.organization())
+    .fetch_optional(tx.conn())
+    .await
+    .map_err(failed("cannot look for lines that were left out"))
+}
+
+pub(crate) async fn note_check(tx: &mut OrganizationTx, links: i64, finding: Option<&str>) -> Result<()> {
+    sqlx::query(
+        "insert into audit_chain (organization_id, checked_at, checked_links, finding)
+         values ($1, now(), $2, $3)
+         on conflict (organization_id) do update
+         set checked_at = excluded.checked_at, checked_links = excluded.checked_links, finding = excluded.finding",
+    )
+    .bind(tx.organization())
+    .bind(links)
+    .bind(finding)
+    .execute(tx.conn())
+    .await
+    .map(|_| ())
+    .map_err(failed("cannot write down what the check found"))
+}
+
+pub(crate) async fn last_check(tx: &mut OrganizationTx) -> Result<Checked> {
+    sqlx::query_as(
+        "select c.checked_at, c.checked_links as links, c.finding, l.seq as head_seq,
+                encode(l.hash, 'hex') as head_hash
+         from (select $1::uuid as organization_id) as o
+         left join audit_chain as c on c.organization_id = o.organization_id
+         left join lateral (select seq, hash from audit_link as l
+                            where l.organization_id = o.organization_id
+                            order by seq desc limit 1) as l on true",
+    )
+    .bind(tx.organization())
+    .fetch_one(tx.conn())
+    .await
+    .map_err(failed("cannot read the last check"))
 }

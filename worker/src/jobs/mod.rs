@@ -4,8 +4,10 @@
 //! |---|---|---|
 //! | `run` | `run_sync`: one attempt at a run | `worker_runs_max` |
 //! | `operation` | `answer_operation`: one question answered | `worker_operations_max` |
+//! | none | `chores`: the audit log linked and checked | one after the other |
 
 mod answer_operation;
+mod chores;
 mod run_sync;
 
 use std::time::Duration;
@@ -56,8 +58,8 @@ pub(crate) async fn run(app: App, drain: CancellationToken) -> Result<(), Failed
         .backend(operations)
         .data(shop.clone())
         .build(answer_operation)
-        .run_until(until(drain));
-    let (runs, operations) = tokio::join!(runs, operations);
+        .run_until(until(drain.clone()));
+    let (runs, operations, ()) = tokio::join!(runs, operations, chores::run(app, drain));
     tracing::info!(worker = shop.worker, "worker stopped");
     runs.and(operations).map_err(Into::into)
 }

@@ -28,8 +28,11 @@ pub(crate) fn page(error: &Error) -> Response {
             }
         },
     };
-    let action =
-        if error.code == Code::Forbidden { "Go back, load the page again and repeat it." } else { error.code.action() };
+    let action = match error.code {
+        Code::Forbidden => "Go back, load the page again and repeat it.",
+        Code::NotFound => "The address may be mistyped, or what it showed is gone.",
+        code => code.action(),
+    };
     super::page(status, &Page { title, told: &error.message, action })
 }
 

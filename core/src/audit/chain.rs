@@ -1,0 +1,167 @@
+//! The chain over an organization's audit log, so that a line that is changed, removed or slipped in shows.
+//!
+//! ~~~text
+//! line 1 ─► hash 1 = SHA-256(zeros  ‖ line 1)
+//! line 2 ─► hash 2 = SHA-256(hash 1 ‖ line 2)   … an export and one hash kept elsewhere prove the whole log
+//! ~~~
+//!
+//! A line is the JSON array of [`line_of`], without spaces. Lines are linked within seconds of their commit, in the order
+//! in which they are found: whoever is to change the past unseen must rewrite every link after it.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{AuditRow, store};
+use crate::access::{OrganizationCaller, Right};
+use crate::app::App;
+use crate::error::{Code, Error, Result};
+use crate::id::OrganizationId;
+
+/// Lines linked in one transaction, and links read at a time.
+const ROWS: i64 = 500;
+/// Organizations seen to at a time.
+const ORGANIZATIONS: i32 = 50;
+const ZEROS: [u8; 32] = [0; 32];
+
+/// What the last check of a chain found.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow, utoipa::ToSchema)]
+pub struct Checked {
+    /// When; none before the first check.
+    pub checked_at: Option<DateTime<Utc>>,
+    /// Links that were checked.
+    pub links: Option<i64>,
+    /// What is wrong, and where; none when nothing is.
+    pub finding: Option<String>,
+    /// The last link's number.
+    pub head_seq: Option<i64>,
+    /// The last link's hash, in hexadecimal: kept elsewhere it proves all before it.
+    pub head_hash: Option<String>,
+}
+
+/// A link with its line, if that is there.
+pub(crate) struct Linked {
+    pub(crate) seq: i64,
+    pub(crate) hash: Vec<u8>,
+    pub(crate) line: Option<AuditRow>,
+}
+
+/// The text that is hashed: version, organization, and every field of the line, in this order.
+fn line_of(organization: OrganizationId, row: &AuditRow) -> Result<String> {
+    let fields = (
+        1,
+        organization,
+        row.workspace_id,
+        row.id,
+        row.at.timestamp_micros(),
+        &row.actor_kind,
+        row.actor_id,
+        &row.action,
+        &row.target_kind,
+        row.target_id,
+        row.request_id,
+        &row.changes,
+    );
+    serde_json::to_string(&fields)
+        .map_err(|error| Error::new(Code::Internal, "an audit line cannot be written").caused_by(error))
+}
+
+fn next(before: &[u8], line: &str) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    digest.update(before);
+    digest.update(line.as_bytes());
+    digest.finalize().into()
+}
+
+/// Links lines that have no place yet, of every organization; how many.
+///
+/// # Errors
+/// [`Code::Database`].
+pub async fn link(app: &App) -> Result<usize> {
+    let mut linked = 0;
+    for organization in store::to_chain(&app.db, ORGANIZATIONS).await? {
+        loop {
+            let mut tx = app.db.organization(organization).await?;
+            let (mut seq, mut hash) = store::hold_head(&mut tx).await?.unwrap_or((0, ZEROS.to_vec()));
+            let rows = store::unlinked(&mut tx, ROWS).await?;
+            let mut links = Vec::with_capacity(rows.len());
+            for row in &rows {
+                seq += 1;
+                hash = next(&hash, &line_of(organization, row)?).to_vec();
+                links.push((seq, row.id, hash.clone()));
+            }
+            store::insert_links(&mut tx, &links).await?;
+            tx.commit().await?;
+            linked += links.len();
+            if (links.len() as i64) < ROWS {
+                break;
+            }
+        }
+    }
+    Ok(linked)
+}
+
+/// Checks the chains that were not checked for an hour; what is wrong with any of them.
+///
+/// # Errors
+/// [`Code::Database`].
+pub async fn check_due(app: &App) -> Result<Vec<(OrganizationId, String)>> {
+    let mut findings = Vec::new();
+    for organization in store::to_check(&app.db, ORGANIZATIONS).await? {
+        findings.extend(check(app, organization).await?.map(|finding| (organization, finding)));
+    }
+    Ok(findings)
+}
+
+/// Checks an organization's whole chain, and writes down what it found.
+///
+/// # Errors
+/// [`Code::Database`].
+pub async fn check(app: &App, organization: OrganizationId) -> Result<Option<String>> {
+    let mut tx = app.db.organization(organization).await?;
+    let (mut seq, mut hash) = store::pruned(&mut tx).await?.unwrap_or((0, ZEROS.to_vec()));
+    let (mut links, mut finding) = (0, None);
+    while finding.is_none() {
+        let page = store::links(&mut tx, seq, ROWS).await?;
+        for link in &page {
+            finding = wrong(organization, seq, &hash, link)?;
+            if finding.is_some() {
+                break;
+            }
+            (seq, hash) = (link.seq, link.hash.clone());
+            links += 1;
+        }
+        if (page.len() as i64) < ROWS {
+            break;
+        }
+    }
+    if finding.is_none()
+        && let Some(late) = store::left_out(&mut tx).await?
+    {
+        finding = Some(format!("line {late} is older than an hour and has no link"));
+    }
+    store::note_check(&mut tx, links, finding.as_deref()).await?;
+    tx.commit().await?;
+    Ok(finding)
+}
+
+fn wrong(organization: OrganizationId, seq: i64, before: &[u8], link: &Linked) -> Result<Option<String>> {
+    if link.seq != seq + 1 {
+        return Ok(Some(format!("links {} to {} are missing", seq + 1, link.seq - 1)));
+    }
+    let Some(line) = &link.line else {
+        return Ok(Some(format!("the line of link {} is missing", link.seq)));
+    };
+    let same = next(before, &line_of(organization, line)?).as_slice() == link.hash;
+    Ok((!same).then(|| format!("line {} of link {} is not what was linked", line.id, link.seq)))
+}
+
+/// What the last check found, and where the chain ends.
+///
+/// # Errors
+/// `auth.scope_missing`.
+pub async fn last_check(app: &App, caller: &OrganizationCaller) -> Result<Checked> {
+    caller.may(Right::AuditRead, None)?;
+    let mut tx = app.db.organization(caller.organization).await?;
+    store::last_check(&mut tx).await
+}
