@@ -60,10 +60,17 @@ fn a_statement_of_a_store_names_the_workspace_or_asks_a_dispatcher_function() {
     for (name, text) in rust_files("core/src").iter().filter(|(name, _)| name.ends_with("/store.rs")) {
         for statement in text.split("sqlx::query").skip(1) {
             let statement = statement.split(".await").next().unwrap();
-            let named =
-                ["workspace_id", "claim.workspace", "tx.workspace()", "tx.organization()", "tx.user()", "$tx.conn()"]
-                    .iter()
-                    .any(|word| statement.contains(word));
+            let named = [
+                "workspace_id",
+                "claim.workspace",
+                "update installation",
+                "tx.workspace()",
+                "tx.organization()",
+                "tx.user()",
+                "$tx.conn()",
+            ]
+            .iter()
+            .any(|word| statement.contains(word));
             let function = statement.contains("db.dispatcher()") || statement.contains("add_run_event(");
             let constant = statement.contains("READ }");
             assert!(named || function || constant, "{name}: a statement without its workspace: {statement}");
