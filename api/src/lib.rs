@@ -1,6 +1,6 @@
 //! The REST API: JSON under `/v1`, a workspace bound to each key, problem documents, keyset pages.
 //!
-//! Layers, from the outside in: panics, request id, body limit, room, key, rate limits, waiting, idempotency, routes.
+//! Layers, from the outside in: panics, request id, body limit, room, key, rate limits, scopes, waiting, idempotency, routes.
 
 mod auth;
 mod extract;
@@ -8,6 +8,7 @@ mod idempotency;
 mod limit;
 mod problem;
 mod routes;
+mod scopes;
 mod wait;
 
 use axum::Router;
@@ -87,6 +88,7 @@ pub fn router(app: App, drain: CancellationToken) -> Router {
     let keyed = v1
         .layer(middleware::from_fn_with_state(api.clone(), idempotency::answer_again))
         .layer(middleware::from_fn_with_state(api.clone(), wait::prefer_wait))
+        .layer(middleware::from_fn_with_state(scopes::Scopes::of(&document), scopes::require))
         .layer(middleware::from_fn_with_state(api.clone(), limit::keep_within))
         .layer(middleware::from_fn_with_state(api.clone(), auth::require_key));
     Router::new()

@@ -101,13 +101,13 @@ async fn update_member(
     versioned(StatusCode::OK, changed.row_version, &changed)
 }
 
-/// Takes a member away: from the next request on they may nothing there.
+/// Takes a member away: from the next request on they may nothing there. Wants `members:write`, but of oneself.
 #[utoipa::path(
     delete,
     path = "/members/{id}",
     tag = "members",
     params(("id" = MembershipId, Path)),
-    security(("key" = ["members:write"])),
+    security(("key" = [])),
     responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json"))
 )]
 async fn remove_member(State(api): State<Api>, By(caller): By, Path(id): Path<MembershipId>) -> Answer {

@@ -1,5 +1,6 @@
 //! A client that speaks to the router itself.
 
+use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, header};
 use freshet_core::connector::Registry;
@@ -30,10 +31,30 @@ impl Answered {
 }
 
 pub async fn bench() -> Bench {
-    Bench::new(freshet_worker::register(Registry::default())).await
+    bench_with(&[]).await
+}
+
+pub async fn bench_with(settings: &[(&str, &str)]) -> Bench {
+    Bench::with(freshet_worker::register(Registry::default()), settings).await
 }
 
 pub async fn call(bench: &Bench, method: &str, path: &str, body: Option<Value>, headers: &[(&str, &str)]) -> Answered {
+    call_of(bench, router(bench), method, path, body, headers).await
+}
+
+/// The API of a bench; making it takes longer than most requests.
+pub fn router(bench: &Bench) -> Router {
+    freshet_api::router(bench.app.clone(), CancellationToken::new())
+}
+
+pub async fn call_of(
+    bench: &Bench,
+    router: Router,
+    method: &str,
+    path: &str,
+    body: Option<Value>,
+    headers: &[(&str, &str)],
+) -> Answered {
     let mut request = Request::builder().method(method).uri(path);
     if !headers.iter().any(|(name, _)| *name == "authorization") {
         request = request.header(header::AUTHORIZATION, format!("Bearer {}", bench.key));
@@ -45,7 +66,6 @@ pub async fn call(bench: &Bench, method: &str, path: &str, body: Option<Value>, 
         request = request.header(*name, *value);
     }
     let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-    let router = freshet_api::router(bench.app.clone(), CancellationToken::new());
     let response = router.oneshot(request.body(body).unwrap()).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, usize::MAX).await.unwrap();

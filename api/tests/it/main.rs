@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod cast;
 mod client;
 mod document;
 mod keys;
 mod manners;
+mod matrix;
 mod objects;
 mod people;
 mod strangers;
+mod walk;

@@ -1,24 +1,17 @@
 //! People, organizations and what they may do, through the operations that sign-in calls and through HTTP.
 
-use freshet_core::access::{Caller, Right, Role};
+use freshet_core::access::{Right, Role};
 use freshet_core::api_key::{self, ops::Reach};
 use freshet_core::error::Code;
 use freshet_core::id::{UserId, WorkspaceId};
 use freshet_core::member::{self, ops::At};
-use freshet_core::personal_token;
 use freshet_core::session::{self, Origin};
-use freshet_core::settings::Secret;
 use freshet_core::testing::Bench;
 use freshet_core::user::{self, ops::NewUser};
 use serde_json::{Value, json};
 
+use crate::cast::{PASSWORD, member, secret, token};
 use crate::client::{Answered, bench, call, post};
-
-pub const PASSWORD: &str = "violet tractor mumbling 9";
-
-fn secret(text: &str) -> Secret {
-    text.parse().unwrap()
-}
 
 /// The first person of an installation.
 async fn founder(bench: &Bench) -> UserId {
@@ -26,20 +19,6 @@ async fn founder(bench: &Bench) -> UserId {
     let password = secret(PASSWORD);
     let new = NewUser { email: "ada@acme.example", name: "Ada", password: &password };
     user::ops::set_up(&bench.app, &word, &new, "lovelace", "Lovelace & Co").await.unwrap()
-}
-
-/// Somebody whom the caller's organization invited and who accepted.
-pub async fn member(bench: &Bench, caller: &Caller, email: &str, role: Role, within: Option<WorkspaceId>) -> UserId {
-    let organization = caller.in_organization().unwrap();
-    let made = member::ops::invite(&bench.app, &organization, email, within, role).await.unwrap();
-    let url = made.url.unwrap();
-    let word = secret(url.expose().split("word=").nth(1).unwrap());
-    member::ops::accept_as_new(&bench.app, &word, email, &secret(PASSWORD)).await.unwrap()
-}
-
-pub async fn token(bench: &Bench, user: UserId) -> String {
-    let made = personal_token::ops::create(&bench.app, user, "tests", 1).await.unwrap();
-    format!("Bearer {}", made.text.expose())
 }
 
 async fn ask(bench: &Bench, bearer: &str, method: &str, path: &str, body: Option<Value>) -> Answered {
