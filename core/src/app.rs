@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::connector::Registry;
 use crate::db::Db;
+use crate::egress::Egress;
 use crate::events::Events;
 use crate::settings::Settings;
 use crate::vault::Vault;
@@ -22,6 +23,8 @@ pub struct App {
     pub vault: Arc<Vault>,
     /// Which connectors there are.
     pub registry: Registry,
+    /// Which addresses are dialled for users.
+    pub egress: Arc<Egress>,
     /// Changes of the database.
     pub events: Events,
 }

@@ -7,7 +7,7 @@ use freshet_core::id::{RequestId, SyncId};
 use freshet_core::operation::{self, Question};
 use freshet_core::run::Failure;
 use freshet_core::settings::Settings;
-use freshet_core::testing::{Bench, surroundings};
+use freshet_core::testing::{Bench, EGRESS, surroundings};
 use freshet_core::{model, sync};
 use freshet_worker::sources;
 use freshet_worker::sources::snowflake::client::{Client, ClientSettings, Context, Pace, Statement};
@@ -101,6 +101,7 @@ fn client(settings: &Value) -> Client {
         statement_timeout_s: 600,
         credits_per_hour: 1.0,
         pace: Pace::default(),
+        egress: EGRESS.clone(),
         clock: Clock::system(),
     })
     .unwrap()

@@ -19,6 +19,8 @@ use oauth2::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 
+use crate::sources::snowflake::client::blocked;
+
 /// A token is renewed when less than this is left of it.
 const RENEW_BEFORE_S: i64 = 60;
 /// How long an access token lives when Snowflake does not say; the default of an integration.
@@ -243,7 +245,10 @@ fn refused(error: TokenError) -> Error {
         RequestTokenError::ServerResponse(answer) => {
             (Code::SnowflakeLogin, format!("Snowflake refuses the OAuth client: {}", answer.error().as_ref()))
         }
-        RequestTokenError::Request(_) => (Code::SnowflakeUnreachable, "the token request found no answer".to_owned()),
+        RequestTokenError::Request(error) => match blocked(error) {
+            Some(blocked) => return blocked,
+            None => (Code::SnowflakeUnreachable, "the token request found no answer".to_owned()),
+        },
         RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
             (Code::SnowflakeUnreachable, "the answer to the token request does not read".to_owned())
         }
