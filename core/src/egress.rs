@@ -35,10 +35,13 @@ use crate::settings::{Reach, Secret, Settings};
 /// How long to wait for a name's addresses, and then for each address to answer.
 const DIAL: Duration = Duration::from_secs(10);
 
-/// Never dialled unless named: IANA's special-purpose registries, and what the clouds keep behind link-local addresses.
+/// Never dialled unless named: IANA's special-purpose registries, and what the clouds keep for their machines alone, which
+/// is not all link-local: Alibaba's, Azure's, Google's and Amazon's.
 const SPECIAL: &[&str] = &[
     "0.0.0.0/8",
+    "100.100.100.200/32",
     "127.0.0.0/8",
+    "168.63.129.16/32",
     "169.254.0.0/16",
     "192.0.0.0/24",
     "192.0.2.0/24",
@@ -48,16 +51,20 @@ const SPECIAL: &[&str] = &[
     "203.0.113.0/24",
     "224.0.0.0/4",
     "240.0.0.0/4",
-    "::/127",
+    "::/96",
+    "::ffff:0:0:0/96",
     "64:ff9b::/96",
     "64:ff9b:1::/48",
     "100::/64",
+    "2001::/23",
     "2001:db8::/32",
     "2002::/16",
     "3fff::/20",
     "5f00::/16",
     "fd00:ec2::/32",
+    "fd20:ce::254/128",
     "fe80::/10",
+    "fec0::/10",
     "ff00::/8",
 ];
 
@@ -156,12 +163,11 @@ impl Egress {
     #[must_use]
     pub fn told(&self) -> String {
         let reach = match self.reach {
-            Reach::Private => "public and private networks are dialled, what is special-purpose is not",
-            Reach::Public => "public networks alone are dialled",
+            Reach::Private => "public and private networks",
+            Reach::Public => "public networks",
         };
-        let allowed: Vec<_> = self.allowed.iter().map(ToString::to_string).collect();
-        let beside = if allowed.is_empty() { String::new() } else { format!("; besides {}", allowed.join(", ")) };
-        format!("{reach}{beside}")
+        let allowed = self.allowed.iter().map(|network| format!(", {network}")).collect::<String>();
+        format!("workers dial {reach}{allowed} for users; else no loopback, and not the host of Freshet's own database")
     }
 
     /// Judges an address.
@@ -218,8 +224,9 @@ impl Egress {
         Err(last)
     }
 
-    /// Finds Freshet's own database again: it may have moved. What cannot be found stays where it was.
-    async fn look_own_up(&self) {
+    /// Finds Freshet's own database, at the start and again with every host that is looked up, for it may move. What
+    /// cannot be found stays where it was.
+    pub async fn look_own_up(&self) {
         let found = future::join_all(self.own.hosts.iter().map(|host| self.lookup.lookup(host))).await;
         if found.iter().all(|found| found.as_ref().is_ok_and(|addresses| !addresses.is_empty())) {
             let addresses = found.into_iter().flatten().flatten().map(|address| address.to_canonical()).collect();
@@ -256,6 +263,10 @@ mod tests {
             "192.0.2.1",
             "::1",
             "::",
+            "100.100.100.200",
+            "168.63.129.16",
+            "::127.0.0.1",
+            "::ffff:0:127.0.0.1",
             "::ffff:127.0.0.1",
             "::ffff:169.254.169.254",
             "64:ff9b::7f00:1",

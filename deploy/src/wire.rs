@@ -19,6 +19,7 @@ use freshet_core::vault::Vault;
 pub async fn app(settings: Settings) -> Result<App> {
     let vault = Arc::new(Vault::from_setting(&settings.master_keys)?);
     let egress = Arc::new(Egress::from_settings(&settings)?);
+    egress.look_own_up().await;
     let db = Db::connect(&settings).await?;
     let events = Events::listen(&db);
     Ok(App {

@@ -30,6 +30,7 @@ async fn connection(emulator: &Emulator, sign_in: Value) -> (Shop, ConnectionId)
     let environment = [
         ("FRESHET_DATABASE_URL", app.database_url.expose()),
         ("FRESHET_MASTER_KEYS", app.master_keys.expose()),
+        ("FRESHET_EGRESS_ALLOW", &app.egress_allow),
         ("FRESHET_SNOWFLAKE_HOSTS", hosts),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();

@@ -131,6 +131,7 @@ pub async fn sync_of(connection: Value, hosts: &str, spec: ModelSpec, key: &[&st
     let environment = [
         ("FRESHET_DATABASE_URL", app.settings.database_url.expose()),
         ("FRESHET_MASTER_KEYS", app.settings.master_keys.expose()),
+        ("FRESHET_EGRESS_ALLOW", &app.settings.egress_allow),
         ("FRESHET_LEASE_S", "2"),
         ("FRESHET_RETRY_BASE_S", "0.5"),
         ("FRESHET_CHUNK_ROWS_MAX", "100"),

@@ -53,10 +53,10 @@ impl Bench {
         name
     }
 
-    /// Settings that work: the superuser, over TLS.
+    /// Settings that work: the superuser, over TLS, by name.
     pub fn settings(&self) -> Value {
         json!({
-            "host": "127.0.0.1", "port": port(), "database": self.database, "user": "postgres",
+            "host": "localhost", "port": port(), "database": self.database, "user": "postgres",
             "password": "postgres", "tls": {"mode": "require"}, "allow_superuser": true, "horizon_wait_s": 0,
         })
     }

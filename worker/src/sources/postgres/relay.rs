@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use freshet_core::id::RequestId;
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{BufReader, copy_buf};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 /// How long the driver may take to come.
@@ -45,7 +45,15 @@ async fn carry(listener: UnixListener, mut outer: TcpStream) -> io::Result<()> {
     let mut inner = tokio::time::timeout(ACCEPT, own_connection(&listener)).await??;
     drop(listener);
     outer.set_nodelay(true)?;
-    copy_bidirectional_with_sizes(&mut inner, &mut outer, BUFFER_BYTES, BUFFER_BYTES).await?;
+    let (inner_read, mut inner_write) = inner.split();
+    let (outer_read, mut outer_write) = outer.split();
+    let mut sent = BufReader::with_capacity(BUFFER_BYTES, inner_read);
+    let mut received = BufReader::with_capacity(BUFFER_BYTES, outer_read);
+    // Whichever ends first ends both: a server that never hangs up must not keep what the driver has left.
+    tokio::select! {
+        ended = copy_buf(&mut sent, &mut outer_write) => ended?,
+        ended = copy_buf(&mut received, &mut inner_write) => ended?,
+    };
     Ok(())
 }
 
