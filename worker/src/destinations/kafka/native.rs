@@ -71,7 +71,9 @@ impl Client {
         }
         let client = rdkafka::client::Client::new(config, native, kind, watch)?;
         // SAFETY: the client lives; the handle is ours and given back in `drop`.
-        let queue = unsafe { sys::rd_kafka_queue_get_main(client.native_ptr()) };
+        let (queue, opaque) =
+            unsafe { (sys::rd_kafka_queue_get_main(client.native_ptr()), sys::rd_kafka_opaque(client.native_ptr())) };
+        debug_assert!(ptr::eq(opaque.cast::<Watch>(), Arc::as_ptr(client.context())), "`dial` is given something else");
         Ok(Self { queue: NonNull::new(queue).expect("librdkafka never returns a null queue"), kind, client })
     }
 

@@ -208,8 +208,13 @@ fn tokens(answer: &BasicTokenResponse, now: DateTime<Utc>) -> Tokens {
     }
 }
 
+/// Bytes of a token endpoint's answer, at most.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
 #[derive(Debug, thiserror::Error)]
 enum CallError {
+    #[error("an answer of more than {ANSWER_BYTES_MAX} bytes")]
+    TooLong,
     #[error(transparent)]
     Http(#[from] reqwest::Error),
     #[error(transparent)]
@@ -225,12 +230,19 @@ impl<'c> oauth2::AsyncHttpClient<'c> for Http {
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(async move {
-            let answer = self.0.execute(request.try_into()?).await?;
+            let mut answer = self.0.execute(request.try_into()?).await?;
             let mut response = http::Response::builder().status(answer.status());
             for (name, value) in answer.headers() {
                 response = response.header(name, value);
             }
-            Ok(response.body(answer.bytes().await?.to_vec())?)
+            let mut body = Vec::new();
+            while let Some(piece) = answer.chunk().await? {
+                body.extend_from_slice(&piece);
+                if body.len() > ANSWER_BYTES_MAX {
+                    return Err(CallError::TooLong);
+                }
+            }
+            Ok(response.body(body)?)
         })
     }
 }
