@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::connector::Registry;
 use crate::db::Db;
+use crate::egress::Egress;
 use crate::events::Events;
 use crate::mail::Mailer;
 use crate::settings::Settings;
@@ -25,6 +26,8 @@ pub struct App {
     pub registry: Registry,
     /// The way mail goes out, if there is one.
     pub mailer: Mailer,
+    /// Which addresses are dialled for users.
+    pub egress: Arc<Egress>,
     /// Changes of the database.
     pub events: Events,
 }

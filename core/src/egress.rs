@@ -1,27 +1,47 @@
 //! Which addresses Freshet may dial: one policy for every host that a user can name.
 //!
-//! A name is looked up first, and the addresses that come of it are judged, each in its canonical form: an IPv4 address
-//! in IPv6's clothes is the IPv4 address.
+//! ~~~text
+//! host ─► Lookup ─► every address judged ─► the judged address is dialled, and the name not looked up again
+//! ~~~
+//!
+//! An address is judged in its canonical form: an IPv4 address in IPv6's clothes is the IPv4 address.
 //!
 //! | addresses | `private` | `public` |
 //! |---|---|---|
 //! | loopback, link-local and metadata services, unspecified, multicast, reserved, documentation, translation prefixes | no | no |
+//! | the host of Freshet's own database | no | no |
 //! | private networks (RFC 1918, RFC 6598, RFC 4193) | yes | no |
 //! | everything else | yes | yes |
 //!
-//! What `egress_allow` names is allowed whatever the table says.
+//! What `egress_allow` names is allowed whatever the table says. A policy is a value: whoever opens a connection says
+//! which one it goes by.
 
-use std::net::IpAddr;
-use std::str::FromStr;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use async_trait::async_trait;
+use futures::future;
 use ipnet::IpNet;
+use sqlx::postgres::PgConnectOptions;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::error::{Code, Error, Result};
+use crate::settings::{Reach, Secret, Settings};
 
-/// Never dialled unless named: IANA's special-purpose registries, and what the clouds keep behind link-local addresses.
+/// How long to wait for a name's addresses, and then for each address to answer.
+const DIAL: Duration = Duration::from_secs(10);
+
+/// Never dialled unless named: IANA's special-purpose registries, and what the clouds keep for their machines alone, which
+/// is not all link-local: Alibaba's, Azure's, Google's and Amazon's.
 const SPECIAL: &[&str] = &[
     "0.0.0.0/8",
+    "100.100.100.200/32",
     "127.0.0.0/8",
+    "168.63.129.16/32",
     "169.254.0.0/16",
     "192.0.0.0/24",
     "192.0.2.0/24",
@@ -31,50 +51,67 @@ const SPECIAL: &[&str] = &[
     "203.0.113.0/24",
     "224.0.0.0/4",
     "240.0.0.0/4",
-    "::/127",
+    "::/96",
+    "::ffff:0:0:0/96",
     "64:ff9b::/96",
     "64:ff9b:1::/48",
     "100::/64",
+    "2001::/23",
     "2001:db8::/32",
     "2002::/16",
     "3fff::/20",
     "5f00::/16",
     "fd00:ec2::/32",
+    "fd20:ce::254/128",
     "fe80::/10",
+    "fec0::/10",
     "ff00::/8",
 ];
 
 /// Dialled where the installation stands among them.
 const PRIVATE: &[&str] = &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
 
-/// Which networks are open besides the public ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// Private networks too: brokers and databases live there.
-    Private,
-    /// None: for an installation that strangers use.
-    Public,
+/// Where names' addresses come from; a test puts another in place of the system's.
+#[async_trait]
+pub trait Lookup: Send + Sync {
+    /// The addresses of a host: of a name, or of an address in any form that the system reads.
+    ///
+    /// # Errors
+    /// What the resolver says.
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-impl FromStr for Reach {
-    type Err = &'static str;
+/// The system's resolver, and with it `/etc/hosts`.
+struct System;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "private" => Ok(Self::Private),
-            "public" => Ok(Self::Public),
-            _ => Err("must be `private` or `public`"),
-        }
+#[async_trait]
+impl Lookup for System {
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
     }
 }
 
 /// The policy.
-#[derive(Debug, Clone)]
 pub struct Egress {
     reach: Reach,
     allowed: Vec<IpNet>,
     special: Vec<IpNet>,
     private: Vec<IpNet>,
+    own: Own,
+    lookup: Arc<dyn Lookup>,
+}
+
+/// Freshet's own database: its hosts, and their addresses when they were last looked up.
+#[derive(Default)]
+struct Own {
+    hosts: Vec<String>,
+    addresses: RwLock<Vec<IpAddr>>,
+}
+
+impl fmt::Debug for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.told())
+    }
 }
 
 impl Egress {
@@ -99,7 +136,38 @@ impl Egress {
             allowed: entries.map(network).collect::<Result<_>>()?,
             special: table(SPECIAL),
             private: table(PRIVATE),
+            own: Own::default(),
+            lookup: Arc::new(System),
         })
+    }
+
+    /// The installation's policy.
+    ///
+    /// # Errors
+    /// As [`Egress::new`].
+    pub fn from_settings(settings: &Settings) -> Result<Self> {
+        let mut egress = Self::new(settings.egress_reach, &settings.egress_allow)?;
+        let databases = [&settings.database_url, &settings.owner_database_url];
+        egress.own.hosts = databases.into_iter().filter_map(database_host).collect();
+        egress.own.hosts.dedup();
+        Ok(egress)
+    }
+
+    /// The same policy with names looked up elsewhere.
+    #[must_use]
+    pub fn with_lookup(self, lookup: impl Lookup + 'static) -> Self {
+        Self { lookup: Arc::new(lookup), ..self }
+    }
+
+    /// The policy in a sentence, for `freshet doctor`.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let reach = match self.reach {
+            Reach::Private => "public and private networks",
+            Reach::Public => "public networks",
+        };
+        let allowed = self.allowed.iter().map(|network| format!(", {network}")).collect::<String>();
+        format!("workers dial {reach}{allowed} for users; else no loopback, and not the host of Freshet's own database")
     }
 
     /// Judges an address.
@@ -110,7 +178,8 @@ impl Egress {
         if within(&self.allowed) {
             return true;
         }
-        !within(&self.special) && (self.reach == Reach::Private || !within(&self.private))
+        let is_open = !within(&self.special) && (self.reach == Reach::Private || !within(&self.private));
+        is_open && !self.own.addresses.read().unwrap_or_else(PoisonError::into_inner).contains(&address)
     }
 
     /// Judges every address that a host has: one that is not allowed is enough to refuse it, for a name that has both an
@@ -124,6 +193,54 @@ impl Egress {
         }
         Err(Error::new(Code::EgressBlocked, format!("`{host}` has an address that this installation does not dial")))
     }
+
+    /// The addresses of a host, each of them judged. Dial these: the name may have others by then.
+    ///
+    /// # Errors
+    /// `platform.egress_blocked`, or `unreachable` for a name without an address.
+    pub async fn addresses(&self, host: &str, port: u16, unreachable: Code) -> Result<Vec<SocketAddr>> {
+        let none = || Error::new(unreachable, format!("{host}:{port} does not resolve to an address"));
+        let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+        let found = timeout(DIAL, async { future::join(self.lookup.lookup(host), self.look_own_up()).await.0 });
+        let found = found.await.map_err(late).flatten().map_err(|error| none().caused_by(error))?;
+        self.check(host, found.iter().copied())?;
+        if found.is_empty() { Err(none()) } else { Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()) }
+    }
+
+    /// A connection to a host, at the first of its addresses that answers.
+    ///
+    /// # Errors
+    /// As [`Egress::addresses`], and `unreachable` when none answers within 10 s.
+    pub async fn connect(&self, host: &str, port: u16, unreachable: Code) -> Result<TcpStream> {
+        let told = |what: &str| Error::new(unreachable, format!("{host}:{port} {what}"));
+        let mut last = told("does not resolve to an address");
+        for address in self.addresses(host, port, unreachable).await? {
+            match timeout(DIAL, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = told("refuses connections").caused_by(error),
+                Err(_) => last = told("does not answer within 10 s"),
+            }
+        }
+        Err(last)
+    }
+
+    /// Finds Freshet's own database, at the start and again with every host that is looked up, for it may move. What
+    /// cannot be found stays where it was.
+    pub async fn look_own_up(&self) {
+        let found = future::join_all(self.own.hosts.iter().map(|host| self.lookup.lookup(host))).await;
+        if found.iter().all(|found| found.as_ref().is_ok_and(|addresses| !addresses.is_empty())) {
+            let addresses = found.into_iter().flatten().flatten().map(|address| address.to_canonical()).collect();
+            *self.own.addresses.write().unwrap_or_else(PoisonError::into_inner) = addresses;
+        }
+    }
+}
+
+/// The host of a database's address; none for a socket's path, and where nothing is set.
+fn database_host(url: &Secret) -> Option<String> {
+    let url = url.expose();
+    let options = (!url.is_empty()).then(|| url.parse::<PgConnectOptions>().ok()).flatten()?;
+    let host = options.get_host().trim_matches(['[', ']']);
+    (options.get_socket().is_none() && !host.is_empty() && !host.starts_with('/')).then(|| host.to_owned())
 }
 
 #[cfg(test)]
@@ -146,6 +263,10 @@ mod tests {
             "192.0.2.1",
             "::1",
             "::",
+            "100.100.100.200",
+            "168.63.129.16",
+            "::127.0.0.1",
+            "::ffff:0:127.0.0.1",
             "::ffff:127.0.0.1",
             "::ffff:169.254.169.254",
             "64:ff9b::7f00:1",
@@ -187,5 +308,50 @@ mod tests {
 
         assert_eq!(refused.code, Code::EgressBlocked);
         assert!(refused.message.contains("two-faced.example") && !refused.message.contains("10.0.0.1"));
+    }
+
+    /// Names with addresses of the test's own.
+    struct Names(&'static [(&'static str, &'static str)]);
+
+    #[async_trait]
+    impl Lookup for Names {
+        async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+            let of_host = self.0.iter().filter(|(name, _)| *name == host);
+            Ok(of_host.map(|(_, address)| address.parse().unwrap()).collect())
+        }
+    }
+
+    #[tokio::test]
+    async fn freshets_own_database_is_no_source_unless_it_is_named() {
+        let names = || Names(&[("db.inner", "10.0.0.7"), ("alias.example", "10.0.0.7"), ("shop.inner", "10.0.0.8")]);
+        let url = ("database_url", "postgres://freshet_app:secret@db.inner:5432/freshet");
+        let policy = |allow| {
+            let settings = Settings::with(&[url, ("egress_allow", allow)]).unwrap();
+            Egress::from_settings(&settings).unwrap().with_lookup(names())
+        };
+        let asked = async |egress: &Egress, host: &str| {
+            egress.addresses(host, 5432, Code::PostgresUnreachable).await.map_err(|error| error.code)
+        };
+
+        let closed = policy("");
+        let named = policy("10.0.0.7");
+
+        for host in ["db.inner", "alias.example"] {
+            assert_eq!(asked(&closed, host).await, Err(Code::EgressBlocked), "{host}");
+            assert!(asked(&named, host).await.is_ok(), "{host}");
+        }
+        assert!(asked(&closed, "shop.inner").await.is_ok());
+        assert_eq!(asked(&closed, "nowhere.inner").await, Err(Code::PostgresUnreachable));
+        assert!(!format!("{closed:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_database_behind_a_sockets_path_has_no_host() {
+        let host = |url: &str| database_host(&url.parse().unwrap());
+
+        assert_eq!(host("postgres://u@db:1/d").as_deref(), Some("db"));
+        assert_eq!(host("postgres://u@[::1]:1/d").as_deref(), Some("::1"));
+        assert_eq!(host("postgres:///d?host=/var/run/postgresql"), None);
+        assert_eq!(host(""), None);
     }
 }

@@ -200,6 +200,8 @@ codes! {
     // Kafka.
     /// No broker answers.
     KafkaUnreachable = "kafka.unreachable", Transient, "Check the bootstrap servers, and that the brokers' advertised listeners can be reached from the worker.";
+    /// The cluster sends its clients to an address that the installation does not dial.
+    KafkaAdvertised = "kafka.advertised_listener_blocked", User, "Have the broker advertise an address outside, or ask whoever runs the installation to allow its network.";
     /// TLS cannot be agreed.
     KafkaTls = "kafka.tls_failed", User, "Check the CA and client certificates, and that each broker's name is in its certificate.";
     /// SASL refused.

@@ -145,6 +145,10 @@ settings! {
     stop_grace_s: f64 = "30";
     /// Hosts besides Snowflake's own that a Snowflake connection may use: `host:port`, comma-separated; `http` for loopback alone.
     snowflake_hosts: String = "";
+    /// Which networks a worker dials for users: `private`, the private ones too, or `public`, for an installation that strangers use.
+    egress_reach: Reach = "private";
+    /// Networks and addresses that are dialled besides, comma-separated: `127.0.0.0/8,::1` for servers of this machine.
+    egress_allow: String = "";
     /// `json` or `text`.
     log_format: LogFormat = "text";
     /// What to log, in the form of `RUST_LOG`.
@@ -189,6 +193,27 @@ impl FromStr for LogFormat {
             "json" => Ok(Self::Json),
             "text" => Ok(Self::Text),
             _ => Err("must be `json` or `text`"),
+        }
+    }
+}
+
+/// Which networks are open to hosts that users name; `egress` says what never is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Private networks too: brokers and databases live there.
+    Private,
+    /// None but the public ones: for an installation that strangers use.
+    Public,
+}
+
+impl FromStr for Reach {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "private" => Ok(Self::Private),
+            "public" => Ok(Self::Public),
+            _ => Err("must be `private` or `public`"),
         }
     }
 }

@@ -1,19 +1,20 @@
 //! For tests: a database of one's own, a workspace, and its application.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::access::{Caller, Right};
-use crate::api_key::{self, ops::Reach};
+use crate::api_key::{self, ops::Grant};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::connector::Registry;
 use crate::db::{self, Db, MIGRATOR};
+use crate::egress::Egress;
 use crate::events::Events;
 use crate::mail::Mailer;
 use crate::organization;
-use crate::settings::Settings;
+use crate::settings::{Reach, Settings};
 use crate::vault::Vault;
 
 /// A setting of the tests' surroundings.
@@ -25,6 +26,13 @@ use crate::vault::Vault;
 pub fn surroundings(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run: eval \"$(deploy/dev/up --fast)\""))
 }
+
+/// Where the tests' servers are.
+const LOOPBACK: &str = "127.0.0.0/8,::1";
+
+/// The policy of tests without an application: their own servers may be dialled, as no installation's may by default.
+pub static EGRESS: LazyLock<Arc<Egress>> =
+    LazyLock::new(|| Arc::new(Egress::new(Reach::Private, LOOPBACK).expect("a policy that reads")));
 
 /// A database of its own, made from a template, with one workspace in it. Databases of finished tests stay until
 /// the next `deploy/test`.
@@ -57,7 +65,12 @@ impl Bench {
         let name = make_database(&admin).await.expect("a database for the test");
         let app_url = with_database(&surroundings("FRESHET_DATABASE_URL"), &name);
         let key = format!("test={}", Vault::draw_master_key());
-        let mut values = vec![("database_url", app_url.as_str()), ("master_keys", key.as_str()), ("poll_ms", "100")];
+        let mut values = vec![
+            ("database_url", app_url.as_str()),
+            ("master_keys", key.as_str()),
+            ("poll_ms", "100"),
+            ("egress_allow", LOOPBACK),
+        ];
         values.extend_from_slice(settings);
         let settings = Settings::with(&values).expect("valid settings");
         let db = Db::connect(&settings).await.expect("the test's database");
@@ -65,6 +78,7 @@ impl Bench {
             events: Events::listen(&db),
             vault: Arc::new(Vault::from_setting(&settings.master_keys).expect("a master key")),
             mailer: Mailer::new(&settings).expect("a way for mail, or none"),
+            egress: Arc::new(Egress::from_settings(&settings).expect("a policy")),
             settings: Arc::new(settings),
             clock: Clock::system(),
             registry,
@@ -81,8 +95,8 @@ impl Bench {
 /// When the slug is taken.
 pub async fn workspace(app: &App, slug: &str) -> (Caller, String) {
     let (organization, made) = organization::ops::create(app, None, slug, slug).await.expect("an organization");
-    let reach = Reach { rights: Right::ALL, of_organization: false, days: 1 };
-    let key = api_key::ops::create(app, made, "tests", reach).await.expect("a key");
+    let grant = Grant { rights: Right::ALL, of_organization: false, days: 1 };
+    let key = api_key::ops::create(app, made, "tests", grant).await.expect("a key");
     (Caller::command(made).of(organization.id, Some(Right::ALL.to_vec())), key.text.expose().to_owned())
 }
 

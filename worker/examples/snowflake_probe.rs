@@ -8,14 +8,17 @@
 //!
 //! SETTINGS is a connection's settings as JSON, HOSTS the hosts that are allowed besides Snowflake's own.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use freshet_core::clock::Clock;
 use freshet_core::connector::{
     BatchName, Change, ChangeMeta, Column, DuplicateKeys, EncodePlan, Encoder, Envelope, Flow, FormatKind, KeyForm,
     ModelSpec, NumberForm, ReadMode, ReadPlan, ReadRequest, Registry, Schema, SealRequest, Sink, Source, StepState,
 };
+use freshet_core::egress::Egress;
 use freshet_core::error::{Error, Result};
-use freshet_core::settings::Settings;
+use freshet_core::settings::{Reach, Settings};
 use freshet_worker::formats::json;
 use freshet_worker::sources::{
     self,
@@ -56,7 +59,8 @@ async fn open(settings: &str, hosts: &str) -> Result<Box<dyn Source>, Failure> {
     let allowed = Settings::with(&[("snowflake_hosts", hosts)])?;
     let registry = sources::configure(Registry::default(), &allowed)?;
     let kind = registry.find_source("snowflake")?;
-    Ok(kind.open(kind.validate(serde_json::from_str(settings)?)?).await?)
+    let egress = Arc::new(Egress::new(Reach::Private, "127.0.0.0/8,::1")?);
+    Ok(kind.open(kind.validate(serde_json::from_str(settings)?)?, &egress).await?)
 }
 
 async fn plan(source: &mut dyn Source, model: ModelSpec, mode: ReadMode) -> Result<ReadPlan> {

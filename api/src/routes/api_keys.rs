@@ -170,8 +170,8 @@ async fn create_api_key(State(api): State<Api>, By(caller): By, Json(new): Json<
         Right::parse(scope).map_err(|error| Error::invalid(format!("/scopes/{place}"), error.fields[0].detail.clone()))
     });
     let rights = rights.collect::<CoreResult<Vec<_>>>()?;
-    let reach = ops::Reach { rights: &rights, of_organization: new.of_organization, days: new.days };
-    made(ops::make(&api.app, &caller, new.service_account_id, reach).await?)
+    let grant = ops::Grant { rights: &rights, of_organization: new.of_organization, days: new.days };
+    made(ops::make(&api.app, &caller, new.service_account_id, grant).await?)
 }
 
 /// One key, without its text.

@@ -1,7 +1,7 @@
 //! Who the tests are about, and what the document says.
 
 use freshet_core::access::{Caller, Right, Role};
-use freshet_core::api_key::{self, ops::Reach};
+use freshet_core::api_key::{self, ops::Grant};
 use freshet_core::id::{UserId, WorkspaceId};
 use freshet_core::settings::Secret;
 use freshet_core::testing::Bench;
@@ -106,8 +106,8 @@ pub fn body(operation: &Operation) -> Option<Value> {
 
 /// A row of most kinds in a caller's workspace.
 pub async fn fill(bench: &Bench, caller: &Caller) {
-    let reach = Reach { rights: Right::ALL, of_organization: false, days: 1 };
-    let key = api_key::ops::create(&bench.app, caller.workspace, "filler", reach).await.unwrap();
+    let grant = Grant { rights: Right::ALL, of_organization: false, days: 1 };
+    let key = api_key::ops::create(&bench.app, caller.workspace, "filler", grant).await.unwrap();
     let filled = Bench {
         app: bench.app.clone(),
         caller: caller.clone(),

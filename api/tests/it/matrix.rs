@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use freshet_core::access::{Right, Role};
-use freshet_core::api_key::{self, ops::Reach};
+use freshet_core::api_key::{self, ops::Grant};
 use freshet_core::testing::{Bench, workspace};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -14,7 +14,7 @@ use crate::client::{bench_with, call_of, router};
 async fn callers(bench: &Bench) -> Vec<(String, String, Vec<Right>, Vec<Right>, bool)> {
     let own = bench.caller.workspace;
     let key = async |rights: &[Right], of_organization| {
-        let made = api_key::ops::create(&bench.app, own, "robot", Reach { rights, of_organization, days: 1 }).await;
+        let made = api_key::ops::create(&bench.app, own, "robot", Grant { rights, of_organization, days: 1 }).await;
         format!("Bearer {}", made.unwrap().text.expose())
     };
     let mut callers = vec![
@@ -102,8 +102,8 @@ async fn dead_keys(bench: &Bench) -> Vec<(&'static str, String)> {
         ("expired key", "update api_key set expires_at = now() - interval '1 s'"),
         ("revoked key", "update api_key set revoked_at = now()"),
     ] {
-        let reach = Reach { rights: Right::ALL, of_organization: true, days: 1 };
-        let made = api_key::ops::create(&bench.app, bench.caller.workspace, name, reach).await.unwrap();
+        let grant = Grant { rights: Right::ALL, of_organization: true, days: 1 };
+        let made = api_key::ops::create(&bench.app, bench.caller.workspace, name, grant).await.unwrap();
         let change = format!("{change} where id = '{}'", made.key.id.uuid());
         sqlx::raw_sql(AssertSqlSafe(change)).execute(&mut admin).await.unwrap();
         dead.push((name, format!("Bearer {}", made.text.expose())));

@@ -1,7 +1,7 @@
 //! People, organizations and what they may do, through the operations that sign-in calls and through HTTP.
 
 use freshet_core::access::{Right, Role};
-use freshet_core::api_key::{self, ops::Reach};
+use freshet_core::api_key::{self, ops::Grant};
 use freshet_core::error::Code;
 use freshet_core::id::{UserId, WorkspaceId};
 use freshet_core::member::{self, ops::At};
@@ -297,8 +297,8 @@ async fn a_key_of_the_organization_acts_in_each_of_its_workspaces_and_in_no_othe
     let second = freshet_core::workspace::ops::create(&bench.app, &organization, "second", "Second").await.unwrap();
     let (foreign, _) = freshet_core::testing::workspace(&bench.app, "foreign").await;
     let make = async |of_organization| {
-        let reach = Reach { rights: &[Right::ConnectionsRead], of_organization, days: 1 };
-        let made = api_key::ops::create(&bench.app, bench.caller.workspace, "robot", reach).await.unwrap();
+        let grant = Grant { rights: &[Right::ConnectionsRead], of_organization, days: 1 };
+        let made = api_key::ops::create(&bench.app, bench.caller.workspace, "robot", grant).await.unwrap();
         format!("Bearer {}", made.text.expose())
     };
     let (wide, narrow) = (make(true).await, make(false).await);

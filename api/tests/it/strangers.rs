@@ -25,11 +25,11 @@ async fn without_a_valid_key_there_is_one_answer() {
 #[tokio::test]
 async fn a_key_does_only_what_its_scopes_name() {
     use freshet_core::access::Right;
-    use freshet_core::api_key::ops::Reach;
+    use freshet_core::api_key::ops::Grant;
     let bench = bench().await;
     objects(&bench).await;
-    let reach = Reach { rights: &[Right::ConnectionsRead], of_organization: false, days: 1 };
-    let made = freshet_core::api_key::ops::create(&bench.app, bench.caller.workspace, "reader", reach).await.unwrap();
+    let grant = Grant { rights: &[Right::ConnectionsRead], of_organization: false, days: 1 };
+    let made = freshet_core::api_key::ops::create(&bench.app, bench.caller.workspace, "reader", grant).await.unwrap();
     let bearer = format!("Bearer {}", made.text.expose());
 
     let reads = call(&bench, "GET", "/v1/connections", None, &[("authorization", &bearer)]).await;

@@ -21,7 +21,7 @@ pub const OVERLAP_HOURS_MAX: i64 = 168;
 
 /// What a key may do, where, and for how long.
 #[derive(Debug, Clone, Copy)]
-pub struct Reach<'a> {
+pub struct Grant<'a> {
     /// At least one.
     pub rights: &'a [Right],
     /// In every workspace of the organization, instead of in its own alone.
@@ -34,13 +34,13 @@ pub struct Reach<'a> {
 ///
 /// # Errors
 /// `request.invalid` for no rights, or days outside 1 to [`DAYS_MAX`].
-pub async fn create(app: &App, workspace: WorkspaceId, account: &str, reach: Reach<'_>) -> Result<NewKey> {
+pub async fn create(app: &App, workspace: WorkspaceId, account: &str, grant: Grant<'_>) -> Result<NewKey> {
     let caller = Caller::command(workspace);
-    let expires_at = expiry(app, reach.days)?;
-    refuse_no_rights(reach.rights)?;
+    let expires_at = expiry(app, grant.days)?;
+    refuse_no_rights(grant.rights)?;
     let mut tx = app.db.tenant(workspace).await?;
     let account = store::find_or_insert_account(&mut tx, ServiceAccountId::new(), account).await?;
-    let made = insert(&mut tx, &caller, account, reach, expires_at, None).await?;
+    let made = insert(&mut tx, &caller, account, grant, expires_at, None).await?;
     tx.commit().await?;
     Ok(made)
 }
@@ -49,14 +49,14 @@ pub async fn create(app: &App, workspace: WorkspaceId, account: &str, reach: Rea
 ///
 /// # Errors
 /// `request.not_found`, `request.invalid`; `auth.scope_missing` for a scope that the caller lacks.
-pub async fn make(app: &App, caller: &Caller, of: ServiceAccountId, reach: Reach<'_>) -> Result<NewKey> {
+pub async fn make(app: &App, caller: &Caller, of: ServiceAccountId, grant: Grant<'_>) -> Result<NewKey> {
     caller.may(Right::KeysWrite)?;
-    may_give(caller, reach.rights, reach.of_organization)?;
-    let expires_at = expiry(app, reach.days)?;
-    refuse_no_rights(reach.rights)?;
+    may_give(caller, grant.rights, grant.of_organization)?;
+    let expires_at = expiry(app, grant.days)?;
+    refuse_no_rights(grant.rights)?;
     let mut tx = app.db.tenant(caller.workspace).await?;
     account(&mut tx, of).await?;
-    let made = insert(&mut tx, caller, of, reach, expires_at, None).await?;
+    let made = insert(&mut tx, caller, of, grant, expires_at, None).await?;
     tx.commit().await?;
     Ok(made)
 }
@@ -83,8 +83,8 @@ pub async fn roll(app: &App, caller: &Caller, id: ApiKeyId, overlap_hours: i64) 
     refuse_no_rights(&rights)?;
     let now = app.clock.now();
     let span = old.expires_at - old.created_at;
-    let reach = Reach { rights: &rights, of_organization: old.of_organization, days: span.num_days() };
-    let made = insert(&mut tx, caller, old.service_account_id, reach, now + span, Some(id)).await?;
+    let grant = Grant { rights: &rights, of_organization: old.of_organization, days: span.num_days() };
+    let made = insert(&mut tx, caller, old.service_account_id, grant, now + span, Some(id)).await?;
     let ends = old.expires_at.min(now + TimeDelta::hours(overlap_hours));
     store::set_expiry(&mut tx, id, ends).await?;
     let changes = json!({ "expires_at": ends, "rolled_to": made.key.id });
@@ -234,14 +234,14 @@ async fn insert(
     tx: &mut TenantTx,
     caller: &Caller,
     account: ServiceAccountId,
-    reach: Reach<'_>,
+    grant: Grant<'_>,
     expires_at: DateTime<Utc>,
     rolled_from: Option<ApiKeyId>,
 ) -> Result<NewKey> {
     let drawn = key_text::draw(key_text::API_KEY);
     let parsed = key_text::parse(key_text::API_KEY, &drawn)
         .ok_or_else(|| Error::new(Code::Internal, "a new key does not read back"))?;
-    let mut scopes: Vec<_> = reach.rights.iter().map(|right| right.as_str()).collect();
+    let mut scopes: Vec<_> = grant.rights.iter().map(|right| right.as_str()).collect();
     scopes.sort_unstable();
     scopes.dedup();
     let new = store::InsertKey {
@@ -250,14 +250,14 @@ async fn insert(
         key_id: &parsed.key_id,
         hash: &parsed.hash,
         scopes: &scopes,
-        of_organization: reach.of_organization,
+        of_organization: grant.of_organization,
         expires_at,
         created_by: caller.actor.id(),
         rolled_from,
     };
     store::insert(tx, &new).await?;
     let changes = json!({
-        "service_account": account, "scopes": scopes, "of_organization": reach.of_organization, "expires_at": expires_at,
+        "service_account": account, "scopes": scopes, "of_organization": grant.of_organization, "expires_at": expires_at,
     });
     record(tx, caller, entry("api_key.created", new.id, changes)).await?;
     let key = store::get(tx, new.id).await?.ok_or_else(|| Error::not_found("key"))?;

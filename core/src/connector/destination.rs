@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::field::{Field, Step};
 use super::record::Span;
+use crate::egress::Egress;
 use crate::error::{Error, Result};
 
 /// What a reader at `read_committed` may rely on.
@@ -302,6 +303,6 @@ pub trait DestinationKind: Send + Sync + 'static {
     /// [`crate::error::Code::Invalid`] with the fields at fault, or `kafka.setting_not_allowed`.
     fn validate(&self, settings: &Self::Settings) -> Result<()>;
 
-    /// Opens a connection. Does not dial yet: the first call does.
-    async fn open(&self, settings: Self::Settings) -> Result<Box<dyn Destination>>;
+    /// Opens a connection. Does not dial yet: the first call does, and only what `egress` allows.
+    async fn open(&self, settings: Self::Settings, egress: Arc<Egress>) -> Result<Box<dyn Destination>>;
 }

@@ -11,6 +11,7 @@ use super::field::Field;
 use super::format::{EncodePlan, Encoder, FormatKind};
 use super::sign_in::{Consent, DrawnKey};
 use super::source::{ModelSpec, Source, SourceKind};
+use crate::egress::Egress;
 use crate::error::{Error, Result};
 
 /// A source kind without its types.
@@ -28,8 +29,8 @@ pub trait SourceEntry: Send + Sync {
     fn draw_key(&self, settings: Value, second: bool) -> Result<DrawnKey>;
     /// See [`SourceKind::begin_consent`].
     fn begin_consent(&self, settings: Value, redirect_url: &str) -> Result<Consent>;
-    /// Opens a connection.
-    async fn open(&self, settings: Value) -> Result<Box<dyn Source>>;
+    /// See [`SourceKind::open`].
+    async fn open(&self, settings: Value, egress: &Arc<Egress>) -> Result<Box<dyn Source>>;
 }
 
 /// A destination kind without its types.
@@ -39,8 +40,8 @@ pub trait DestinationEntry: Send + Sync {
     fn fields(&self) -> &'static [Field];
     /// Checks settings and returns them in their full form, defaults filled in.
     fn validate(&self, settings: Value) -> Result<Value>;
-    /// Opens a connection.
-    async fn open(&self, settings: Value) -> Result<Box<dyn Destination>>;
+    /// See [`DestinationKind::open`].
+    async fn open(&self, settings: Value, egress: &Arc<Egress>) -> Result<Box<dyn Destination>>;
 }
 
 /// A format kind without its type.
@@ -87,8 +88,8 @@ impl<K: SourceKind> SourceEntry for Erased<K> {
         self.0.begin_consent(&parse(settings)?, redirect_url)
     }
 
-    async fn open(&self, settings: Value) -> Result<Box<dyn Source>> {
-        self.0.open(parse(settings)?).await
+    async fn open(&self, settings: Value, egress: &Arc<Egress>) -> Result<Box<dyn Source>> {
+        self.0.open(parse(settings)?, Arc::clone(egress)).await
     }
 }
 
@@ -104,8 +105,8 @@ impl<K: DestinationKind> DestinationEntry for Erased<K> {
         render(&settings)
     }
 
-    async fn open(&self, settings: Value) -> Result<Box<dyn Destination>> {
-        self.0.open(parse(settings)?).await
+    async fn open(&self, settings: Value, egress: &Arc<Egress>) -> Result<Box<dyn Destination>> {
+        self.0.open(parse(settings)?, Arc::clone(egress)).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a source promises.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -12,6 +13,7 @@ use super::field::{Field, Step};
 use super::format::EncodeError;
 use super::record::{Change, Column, Op, Schema};
 use super::sign_in::{Consent, DrawnKey, Granted, SecretKeeper};
+use crate::egress::Egress;
 use crate::error::{Code, Error, Result};
 use crate::settings::Secret;
 
@@ -525,8 +527,8 @@ pub trait SourceKind: Send + Sync + 'static {
         Err(no_consent())
     }
 
-    /// Opens a connection. Does not dial yet: the first call does.
-    async fn open(&self, settings: Self::Settings) -> Result<Box<dyn Source>>;
+    /// Opens a connection. Does not dial yet: the first call does, and only what `egress` allows.
+    async fn open(&self, settings: Self::Settings, egress: Arc<Egress>) -> Result<Box<dyn Source>>;
 }
 
 fn no_consent() -> Error {

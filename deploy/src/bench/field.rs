@@ -158,7 +158,9 @@ impl<'a> Field<'a> {
         db::migrate(&Settings::with(&[("owner_database_url", &owner)])?).await?;
         let url = with_database(grounds.get("FRESHET_DATABASE_URL")?, &control);
         let keys = format!("bench={}", Vault::draw_master_key());
-        let mut settings = vec![("database_url", url.as_str()), ("master_keys", keys.as_str())];
+        let allow = grounds.get("FRESHET_EGRESS_ALLOW")?;
+        let mut settings =
+            vec![("database_url", url.as_str()), ("master_keys", keys.as_str()), ("egress_allow", allow)];
         settings.extend(place.settings.iter().map(|(name, value)| (*name, value.as_str())));
         let app = wire::app(Settings::with(&settings)?).await?;
         let (_, workspace) = organization::ops::create(&app, None, "bench", "bench").await?;
@@ -291,6 +293,7 @@ impl<'a> Field<'a> {
             .arg("worker")
             .env("FRESHET_DATABASE_URL", self.app.settings.database_url.expose())
             .env("FRESHET_MASTER_KEYS", self.app.settings.master_keys.expose())
+            .env("FRESHET_EGRESS_ALLOW", &self.app.settings.egress_allow)
             .env("FRESHET_LOG", "warn")
             .env_remove("FRESHET_OWNER_DATABASE_URL")
             .stdout(Stdio::null());

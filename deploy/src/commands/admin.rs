@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use freshet_core::access::{OrganizationCaller, Right, Role};
-use freshet_core::api_key::{self, ops::Reach};
+use freshet_core::api_key::{self, ops::Grant};
 use freshet_core::settings::Settings;
 use freshet_core::vault::Vault;
 use freshet_core::{db, organization, secret, user, workspace};
@@ -121,8 +121,8 @@ impl Key {
                     ([], Some(role)) => Role::parse(&role)?.rights(),
                     (scopes, _) => scopes.iter().map(|scope| Right::parse(scope)).collect::<Result<_, _>>()?,
                 };
-                let reach = Reach { rights: &rights, of_organization, days };
-                let key = api_key::ops::create(&app, found.id, &account, reach).await?;
+                let grant = Grant { rights: &rights, of_organization, days };
+                let key = api_key::ops::create(&app, found.id, &account, grant).await?;
                 let told = json!({ "id": key.key.id, "key": key.text.expose(), "expires_at": key.key.expires_at });
                 println!("{told}");
             }

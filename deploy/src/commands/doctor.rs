@@ -1,6 +1,7 @@
 //! `freshet doctor`: every setting against the world, and what to do.
 
 use freshet_core::db::Db;
+use freshet_core::egress::Egress;
 use freshet_core::error::Result;
 use freshet_core::settings::Settings;
 use freshet_core::vault::Vault;
@@ -20,6 +21,7 @@ pub async fn run() -> anyhow::Result<()> {
     if let Ok(settings) = &settings {
         let vault = Vault::from_setting(&settings.master_keys);
         tell("master keys", vault.map(|vault| format!("secrets are sealed with `{}`", vault.current_key())));
+        tell("egress", Egress::from_settings(settings).map(|egress| egress.told()));
         let listen = tokio::net::TcpListener::bind(settings.api_listen).await;
         tell(
             "api",

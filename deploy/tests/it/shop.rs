@@ -104,6 +104,7 @@ impl Shop {
         self.environment = vec![
             ("FRESHET_DATABASE_URL".into(), app.settings.database_url.expose().into()),
             ("FRESHET_MASTER_KEYS".into(), app.settings.master_keys.expose().into()),
+            ("FRESHET_EGRESS_ALLOW".into(), app.settings.egress_allow.clone()),
             ("FRESHET_LEASE_S".into(), "2".into()),
             ("FRESHET_RETRY_BASE_S".into(), "0.5".into()),
             ("FRESHET_CHUNK_ROWS_MAX".into(), "1000".into()),

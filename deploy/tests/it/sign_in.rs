@@ -7,7 +7,7 @@ use freshet_core::error::Code;
 use freshet_core::id::{ConnectionId, SyncId};
 use freshet_core::operation::Question;
 use freshet_core::settings::Settings;
-use freshet_core::testing::Bench;
+use freshet_core::testing::{Bench, EGRESS};
 use freshet_worker::sources;
 use freshet_worker::sources::snowflake::client::http_client;
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ async fn connection(emulator: &Emulator, sign_in: Value) -> (Shop, ConnectionId)
     let environment = [
         ("FRESHET_DATABASE_URL", app.database_url.expose()),
         ("FRESHET_MASTER_KEYS", app.master_keys.expose()),
+        ("FRESHET_EGRESS_ALLOW", &app.egress_allow),
         ("FRESHET_SNOWFLAKE_HOSTS", hosts),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -88,7 +89,7 @@ async fn a_consent_brings_a_refresh_token_that_is_used_once_and_kept_anew_each_t
     assert!(failed(&test(&shop, id).await).unwrap()["detail"].as_str().unwrap().contains("nobody has consented"));
 
     // The page where the person consents sends the browser back.
-    let answer = http_client().unwrap().get(&asked.url).send().await.unwrap();
+    let answer = http_client(&EGRESS, &asked.url).unwrap().get(&asked.url).send().await.unwrap();
     assert_eq!(answer.status(), 302);
     let back = url::Url::parse(answer.headers()["location"].to_str().unwrap()).unwrap();
     assert!(back.as_str().starts_with(&asked.redirect_url), "{back}");

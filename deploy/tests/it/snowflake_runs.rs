@@ -14,7 +14,7 @@ use freshet_core::operation::Question;
 use freshet_core::page::PageRequest;
 use freshet_core::run::RunState;
 use freshet_core::sync::Resync;
-use freshet_core::testing::{make_source, surroundings, with_database};
+use freshet_core::testing::{EGRESS, make_source, surroundings, with_database};
 use freshet_core::{run, sync};
 use freshet_worker::sources::snowflake::client::http_client;
 use serde_json::{Value, json};
@@ -158,7 +158,7 @@ impl Emulator {
     /// Asks the emulator itself, `path` after `/emulator/`.
     pub async fn admin(&self, method: &str, path: &str, body: Value) -> Value {
         let url = format!("{}/emulator/{path}", self.url);
-        let request = http_client().unwrap().request(method.parse().unwrap(), url).json(&body);
+        let request = http_client(&EGRESS, &url).unwrap().request(method.parse().unwrap(), url).json(&body);
         request.send().await.unwrap().json().await.unwrap()
     }
 }

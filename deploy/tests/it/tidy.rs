@@ -56,6 +56,20 @@ fn statements_on_our_own_database_stand_only_in_stores() {
 }
 
 #[test]
+fn connectors_dial_through_the_egress_policy() {
+    // Each of these looks a name up or dials by itself; the files are those that judge what they dial.
+    let ways =
+        ["TcpStream::connect", "lookup_host", "to_socket_addrs", "create_with_context", ".create()", "Client::builder"];
+    let judged = ["worker/src/sources/snowflake/client/tls.rs"];
+    for folder in ["worker/src/sources", "worker/src/destinations"] {
+        for (name, text) in rust_files(folder) {
+            let found = ways.iter().find(|way| text.contains(*way));
+            assert!(found.is_none() || judged.contains(&name.as_str()), "{name}: {found:?} dials what nobody judged");
+        }
+    }
+}
+
+#[test]
 fn a_statement_of_a_store_names_the_workspace_or_asks_a_dispatcher_function() {
     for (name, text) in rust_files("core/src").iter().filter(|(name, _)| name.ends_with("/store.rs")) {
         for statement in text.split("sqlx::query").skip(1) {

@@ -51,6 +51,20 @@ async fn a_second_full_run_sends_every_row_again_as_the_next_batch() {
 }
 
 #[tokio::test]
+async fn a_run_whose_source_is_inside_fails_at_once_and_says_so() {
+    let mut shop = Shop::new(&make_orders(10), orders(), &[], json!({})).await;
+    shop.environment.push(("FRESHET_EGRESS_ALLOW".into(), String::new()));
+    let _worker = shop.worker();
+
+    let run = shop.ended(shop.run().await).await;
+
+    let failure = run.failure.unwrap();
+    assert_eq!((run.state, failure.code.as_str()), (RunState::Failed, "platform.egress_blocked"), "{failure:?}");
+    assert_eq!(failure.message, "`127.0.0.1` has an address that this installation does not dial");
+    assert_eq!(run.attempt_count, 1);
+}
+
+#[tokio::test]
 async fn an_empty_table_is_a_success_without_records() {
     let shop = Shop::new(&make_orders(0), orders(), &[], json!({})).await;
     let _worker = shop.worker();

@@ -7,7 +7,7 @@ use freshet_core::id::{RequestId, SyncId};
 use freshet_core::operation::{self, Question};
 use freshet_core::run::Failure;
 use freshet_core::settings::Settings;
-use freshet_core::testing::{Bench, surroundings};
+use freshet_core::testing::{Bench, EGRESS, surroundings};
 use freshet_core::{model, sync};
 use freshet_worker::sources;
 use freshet_worker::sources::snowflake::client::{Client, ClientSettings, Context, Pace, Statement};
@@ -101,6 +101,7 @@ fn client(settings: &Value) -> Client {
         statement_timeout_s: 600,
         credits_per_hour: 1.0,
         pace: Pace::default(),
+        egress: EGRESS.clone(),
         clock: Clock::system(),
     })
     .unwrap()
@@ -130,6 +131,7 @@ pub async fn sync_of(connection: Value, hosts: &str, spec: ModelSpec, key: &[&st
     let environment = [
         ("FRESHET_DATABASE_URL", app.settings.database_url.expose()),
         ("FRESHET_MASTER_KEYS", app.settings.master_keys.expose()),
+        ("FRESHET_EGRESS_ALLOW", &app.settings.egress_allow),
         ("FRESHET_LEASE_S", "2"),
         ("FRESHET_RETRY_BASE_S", "0.5"),
         ("FRESHET_CHUNK_ROWS_MAX", "100"),

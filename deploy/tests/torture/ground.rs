@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use freshet_core::connector::Registry;
 use freshet_core::error::Code;
 use freshet_core::settings::Settings;
-use freshet_core::testing::{Bench, make_source, surroundings, with_database};
+use freshet_core::testing::{Bench, EGRESS, make_source, surroundings, with_database};
 use freshet_worker::sources::{self, snowflake};
 use serde_json::Value;
 use sqlx::PgPool;
@@ -82,6 +82,7 @@ impl Ground {
             ("FRESHET_DATABASE_URL".to_owned(), own),
             ("FRESHET_MASTER_KEYS".to_owned(), bench.app.settings.master_keys.expose().to_owned()),
             ("FRESHET_SNOWFLAKE_HOSTS".to_owned(), hosts),
+            ("FRESHET_EGRESS_ALLOW".to_owned(), bench.app.settings.egress_allow.clone()),
         ];
         let fixed = [
             ("FRESHET_LEASE_S", "3"),
@@ -248,7 +249,8 @@ impl Emulator {
         let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("snowflake-emulator/tests/it/keys/one.pub");
         command(&["set-key", "LOADER", &key.to_string_lossy()])?;
         let token = command(&["create-token", "LOADER"])?.trim().to_owned();
-        Ok(Self { process, sql: Sql { url: url.trim().to_owned(), token, http: snowflake::client::http_client()? } })
+        let http = snowflake::client::http_client(&EGRESS, url.trim())?;
+        Ok(Self { process, sql: Sql { url: url.trim().to_owned(), token, http } })
     }
 
     fn address(&self) -> Result<SocketAddr> {

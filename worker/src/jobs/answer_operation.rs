@@ -102,7 +102,7 @@ async fn test_destination(app: &App, workspace: WorkspaceId, id: DestinationId) 
     let mut tx = app.db.tenant(workspace).await?;
     let (kind, settings) = endpoint::open::<Destination>(app, &mut tx, id).await?;
     tx.commit().await?;
-    let mut destination = app.registry.find_destination(&kind)?.open(settings).await?;
+    let mut destination = app.registry.find_destination(&kind)?.open(settings, &app.egress).await?;
     let steps = destination.check().await;
     let mut tx = app.db.tenant(workspace).await?;
     endpoint::record_check::<Destination>(&mut tx, id, &steps).await?;
@@ -127,7 +127,7 @@ async fn check_sync(app: &App, workspace: WorkspaceId, id: SyncId) -> Result<Val
     let work = sync::work::current(&mut tx, id).await?;
     let (kind, settings) = endpoint::open::<Destination>(app, &mut tx, work.destination_id).await?;
     tx.commit().await?;
-    let mut destination = app.registry.find_destination(&kind)?.open(settings).await?;
+    let mut destination = app.registry.find_destination(&kind)?.open(settings, &app.egress).await?;
     let mut plan = pipeline::topic_plan(app.db.installation().await?, workspace, &work, None);
     let prepared = destination.prepare(&plan).await?;
     let mut steps = prepared.steps;
@@ -164,7 +164,7 @@ async fn open_source(
     let mut tx = app.db.tenant(workspace).await?;
     let (kind, settings) = endpoint::open::<Connection>(app, &mut tx, id).await?;
     tx.commit().await?;
-    let mut source = app.registry.find_source(&kind)?.open(settings).await?;
+    let mut source = app.registry.find_source(&kind)?.open(settings, &app.egress).await?;
     source.keep_secrets(pipeline::keeper(app, workspace, id));
     Ok(source)
 }

@@ -169,10 +169,10 @@ impl Scene {
         let (kind, settings) = endpoint::ops::open::<Connection>(app, &mut tx, work.connection_id).await?;
         let destination = endpoint::ops::open::<endpoint::Destination>(app, &mut tx, work.destination_id).await?;
         tx.commit().await?;
-        let mut source = app.registry.find_source(&kind)?.open(settings).await?;
+        let mut source = app.registry.find_source(&kind)?.open(settings, &app.egress).await?;
         source.keep_secrets(super::keeper(app, workspace, work.connection_id));
         let (source, plan) = read_plan(app, workspace, &work, source).await?;
-        let mut destination = app.registry.find_destination(&destination.0)?.open(destination.1).await?;
+        let mut destination = app.registry.find_destination(&destination.0)?.open(destination.1, &app.egress).await?;
         let topics = topic_plan(app.db.installation().await?, workspace, &work, Some(&position));
         let look = destination.look(&topics).await?;
         let name = BatchName {

@@ -28,9 +28,9 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
     let name = attempt.batch_name(attempt.started.position.batch_seq);
     let request = ReadRequest { name, plan: attempt.plan.1.clone(), batch, from: start.token.clone() };
     // The reader opens a connection of its own: the one that sealed is used again for the next batch.
-    let kind = &attempt.started.connection;
-    let mut source = attempt.ground.registry.find_source(&kind.0)?.open(kind.1.clone()).await?;
-    if let Some(keeper) = &attempt.ground.keeper {
+    let (ground, (kind, settings)) = (&attempt.ground, attempt.started.connection.clone());
+    let mut source = ground.registry.find_source(&kind)?.open(settings, ground.egress).await?;
+    if let Some(keeper) = &ground.keeper {
         source.keep_secrets(keeper.clone());
     }
     let (tell, told) = oneshot::channel();

@@ -26,6 +26,7 @@ use freshet_core::connector::{
     BatchName, Destination, Lane, LaneSpec, Prepared, Progress, ReadMode, ReadPlan, Registry, SealRequest,
     SecretKeeper, Source, TopicPlan,
 };
+use freshet_core::egress::Egress;
 use freshet_core::endpoint::ops::Keeper;
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
@@ -64,11 +65,13 @@ pub async fn deliver(app: &App, claim: &Claim, worker: &str, stop: &Stop) -> Res
     let started = work::start(app, claim, worker).await?;
     failpoint::reach(Step::GenerationTaken);
     let keeper = keeper(app, claim.workspace, started.work.connection_id);
-    let mut source = app.registry.find_source(&started.connection.0)?.open(started.connection.1.clone()).await?;
+    let (kind, settings) = started.connection.clone();
+    let mut source = app.registry.find_source(&kind)?.open(settings, &app.egress).await?;
     source.keep_secrets(keeper.clone());
     let plan = read_plan(app, claim.workspace, &started.work, source).await?;
     let ground = Ground {
         registry: &app.registry,
+        egress: &app.egress,
         settings: &app.settings,
         clock: &app.clock,
         ledger: &ledger::Postgres { app, claim, sync_id: started.work.sync_id },
@@ -82,6 +85,8 @@ pub async fn deliver(app: &App, claim: &Claim, worker: &str, stop: &Stop) -> Res
 /// What an attempt stands on.
 struct Ground<'a> {
     registry: &'a Registry,
+    /// Which addresses source and destination may be at.
+    egress: &'a Arc<Egress>,
     settings: &'a Settings,
     clock: &'a Clock,
     ledger: &'a dyn Ledger,
@@ -126,7 +131,7 @@ impl<'a> Attempt<'a> {
         plan: (Box<dyn Source>, ReadPlan),
     ) -> Result<Self> {
         let (kind, settings) = &started.destination;
-        let destination = ground.registry.find_destination(kind)?.open(settings.clone()).await?;
+        let destination = ground.registry.find_destination(kind)?.open(settings.clone(), ground.egress).await?;
         Ok(Self { ground, claim, stop, counts: started.count_base.counts, plan, started, destination, lane: None })
     }
 

@@ -10,6 +10,7 @@ use freshet_core::connector::{
     Chunk, Destination, Guarantee, Header, Lane, LaneSpec, Message, Progress, Registry, Span, Target, TopicCreate,
     TopicPlan,
 };
+use freshet_core::testing::EGRESS;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -79,7 +80,7 @@ pub fn settings(prefix: &str) -> Value {
 pub async fn open(settings: Value) -> Box<dyn Destination> {
     let registry = freshet_worker::destinations::register(Registry::default());
     let kind = registry.find_destination("kafka").unwrap();
-    kind.open(kind.validate(settings).unwrap()).await.unwrap()
+    kind.open(kind.validate(settings).unwrap(), &EGRESS).await.unwrap()
 }
 
 /// A prepared sync: its topics are there.

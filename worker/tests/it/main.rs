@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod egress;
 mod golden;
 mod kafka;
 mod kafka_acl;

@@ -9,7 +9,7 @@ use freshet_core::connector::{
     ReadMode, ReadPlan, ReadRequest, Registry, Schema, SealRequest, Sealed, Sink, Source,
 };
 use freshet_core::error::Result;
-use freshet_core::testing::{make_source, surroundings, with_database};
+use freshet_core::testing::{EGRESS, make_source, surroundings, with_database};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -53,10 +53,10 @@ impl Bench {
         name
     }
 
-    /// Settings that work: the superuser, over TLS.
+    /// Settings that work: the superuser, over TLS, by name.
     pub fn settings(&self) -> Value {
         json!({
-            "host": "127.0.0.1", "port": port(), "database": self.database, "user": "postgres",
+            "host": "localhost", "port": port(), "database": self.database, "user": "postgres",
             "password": "postgres", "tls": {"mode": "require"}, "allow_superuser": true, "horizon_wait_s": 0,
         })
     }
@@ -106,7 +106,7 @@ pub fn unique(word: &str) -> String {
 pub async fn open(settings: Value) -> Box<dyn Source> {
     let registry = freshet_worker::register(Registry::default());
     let kind = registry.find_source("postgres").unwrap();
-    kind.open(kind.validate(settings).unwrap()).await.unwrap()
+    kind.open(kind.validate(settings).unwrap(), &EGRESS).await.unwrap()
 }
 
 /// What the registry says of a model's text, without a connection.

@@ -14,6 +14,7 @@ use flate2::{Compression, write::GzEncoder};
 use freshet_core::clock::Clock;
 use freshet_core::connector::Row;
 use freshet_core::error::Result;
+use freshet_core::testing::EGRESS;
 use freshet_worker::formats::json;
 use freshet_worker::sources::snowflake::client::{Client, ClientSettings, Context, Pace, Rows};
 use freshet_worker::sources::snowflake::sign_in::SignIn;
@@ -156,6 +157,7 @@ pub fn client_at(url: &str, sign_in: SignIn) -> Client {
         statement_timeout_s: 3_600,
         credits_per_hour: 1.0,
         pace: Pace { first: Duration::from_millis(1), longest: Duration::from_millis(4), tries: 4 },
+        egress: EGRESS.clone(),
         clock: Clock::system(),
     })
     .unwrap()

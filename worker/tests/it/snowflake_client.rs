@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use freshet_core::clock::Clock;
 use freshet_core::connector::{BatchName, Row};
 use freshet_core::error::{Code, Result};
+use freshet_core::testing::EGRESS;
 use freshet_worker::sources::snowflake::client::{Client, QueryTag, Statement, Submitted, http_client};
 use freshet_worker::sources::snowflake::sign_in::SignIn;
 use freshet_worker::sources::snowflake::sign_in::key_pair::{KeyPair, Signer};
@@ -395,7 +396,8 @@ async fn a_code_is_exchanged_with_its_verifier() {
 
     let code = SecretString::from("code-1");
     let redirect = "http://localhost/callback";
-    let tokens = app.exchange(&http_client().unwrap(), now, &code, &consent.verifier, redirect).await.unwrap();
+    let http = http_client(&EGRESS, &server.url).unwrap();
+    let tokens = app.exchange(&http, now, &code, &consent.verifier, redirect).await.unwrap();
 
     assert_eq!(tokens.refresh.unwrap().expose_secret(), "refresh");
     assert_eq!((tokens.expires_at - now).num_seconds(), 60);

@@ -2,6 +2,7 @@
 
 use freshet_core::connector::{BatchName, ModelSpec, ReadMode, ReadPlan, ReadRequest, SealRequest, Sealed, Source};
 use freshet_core::error::{Code, Result};
+use freshet_core::testing::EGRESS;
 use freshet_worker::sources::snowflake::client::http_client;
 use serde_json::{Value, json};
 
@@ -65,7 +66,8 @@ async fn numbers(emulator: &Emulator) -> (Vec<i64>, Vec<i64>) {
 
 /// How often each fault struck.
 async fn struck(emulator: &Emulator) -> Vec<i64> {
-    let asked = http_client().unwrap().get(format!("{}/emulator/faults", emulator.url)).send().await.unwrap();
+    let http = http_client(&EGRESS, &emulator.url).unwrap();
+    let asked = http.get(format!("{}/emulator/faults", emulator.url)).send().await.unwrap();
     let told: Value = asked.json().await.unwrap();
     told["rules"].as_array().unwrap().iter().map(|rule| rule["struck"].as_i64().unwrap()).collect()
 }

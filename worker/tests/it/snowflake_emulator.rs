@@ -13,6 +13,7 @@ use freshet_core::connector::{
 };
 use freshet_core::error::{Code, Result};
 use freshet_core::settings::Settings;
+use freshet_core::testing::EGRESS;
 use freshet_worker::sources;
 use freshet_worker::sources::snowflake::client::{Statement, http_client};
 use freshet_worker::sources::snowflake::sign_in::SignIn;
@@ -105,7 +106,7 @@ impl Emulator {
     }
 
     pub async fn faults(&self, rules: Value) {
-        let client = http_client().unwrap();
+        let client = http_client(&EGRESS, &self.url).unwrap();
         let url = format!("{}/emulator/faults", self.url);
         let answer = client.put(url).json(&json!({ "rules": rules })).send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
@@ -127,7 +128,7 @@ impl Emulator {
             connection[name] = value.clone();
         }
         let kind = registry.find_source("snowflake").unwrap();
-        kind.open(kind.validate(connection).unwrap()).await.unwrap()
+        kind.open(kind.validate(connection).unwrap(), &EGRESS).await.unwrap()
     }
 }
 
@@ -195,7 +196,7 @@ async fn an_access_token_of_snowflakes_own_signs_in() {
 #[tokio::test]
 async fn oauth_goes_from_consent_to_renewal_with_tokens_of_one_use() {
     let emulator = Emulator::start().await;
-    let http = http_client().unwrap();
+    let http = http_client(&EGRESS, &emulator.url).unwrap();
     let redirect = "http://localhost/callback";
     let client = json!({"client_id": "freshet=", "client_secret": "s/ecret", "redirect_uri": redirect, "single_use_refresh": true});
     let made = http.post(format!("{}/emulator/oauth/clients", emulator.url)).json(&client).send().await.unwrap();

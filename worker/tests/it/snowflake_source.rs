@@ -7,6 +7,7 @@ use freshet_core::connector::{
 };
 use freshet_core::error::{Code, Result};
 use freshet_core::settings::Settings;
+use freshet_core::testing::EGRESS;
 use freshet_worker::formats::json;
 use freshet_worker::sources;
 use serde_json::{Value, json};
@@ -62,7 +63,7 @@ async fn open_with(server: &Server, changes: Value) -> Box<dyn Source> {
     }
     let kind = registry.find_source("snowflake").unwrap();
     let connection = kind.validate(connection).unwrap();
-    kind.open(connection).await.unwrap()
+    kind.open(connection, &EGRESS).await.unwrap()
 }
 
 async fn open(server: &Server) -> Box<dyn Source> {

@@ -7,6 +7,7 @@ use freshet_core::connector::{
     StreamBase, StreamOn,
 };
 use freshet_core::error::{Code, Result};
+use freshet_core::testing::EGRESS;
 use freshet_worker::sources::snowflake::client::http_client;
 use freshet_worker::sources::snowflake::sql::{BatchTable, Stage};
 use serde_json::{Value, json};
@@ -115,7 +116,7 @@ async fn plan(source: &mut dyn Source, model: ModelSpec) -> ReadPlan {
 /// A number of the emulator's own account of what it ran.
 async fn accounted(emulator: &Emulator, member: &str) -> i64 {
     let url = format!("{}/emulator/accounting", emulator.url);
-    let answer: Value = http_client().unwrap().get(url).send().await.unwrap().json().await.unwrap();
+    let answer: Value = http_client(&EGRESS, &url).unwrap().get(url).send().await.unwrap().json().await.unwrap();
     answer[member].as_i64().unwrap()
 }
 
@@ -365,7 +366,7 @@ async fn a_stale_stream_says_so_and_is_made_anew_with_every_row_or_none() {
     let url = format!("{}/emulator/streams/stale", shop.emulator.url);
     let make_stale = async || {
         let stale = json!({"stream": "SHOP.FRESHET.S"});
-        let answer = http_client().unwrap().post(&url).json(&stale).send().await.unwrap();
+        let answer = http_client(&EGRESS, &url).unwrap().post(&url).json(&stale).send().await.unwrap();
         assert!(answer.status().is_success());
     };
     make_stale().await;
@@ -398,7 +399,7 @@ async fn what_was_taken_before_a_stream_went_stale_is_still_delivered() {
     shop.sql("insert into ORDERS values (4, 'four')").await;
     shop.late_seal(1).await;
     let url = format!("{}/emulator/streams/stale", shop.emulator.url);
-    http_client().unwrap().post(url).json(&json!({"stream": "SHOP.FRESHET.S"})).send().await.unwrap();
+    http_client(&EGRESS, &url).unwrap().post(url).json(&json!({"stream": "SHOP.FRESHET.S"})).send().await.unwrap();
 
     let rows = shop.deliver(2).await;
     let error = shop.try_seal(3).await.err().unwrap();
@@ -412,7 +413,7 @@ async fn a_stream_that_is_almost_stale_or_was_made_anew_is_warned_of() {
     let emulator_days = async |emulator: &Emulator, days: i64| {
         let wind = json!({"advance_ms": days * 86_400_000});
         let url = format!("{}/emulator/clock", emulator.url);
-        http_client().unwrap().post(url).json(&wind).send().await.unwrap();
+        http_client(&EGRESS, &url).unwrap().post(url).json(&wind).send().await.unwrap();
     };
     let mut shop = Shop::new().await;
     // A key's token would be of another time than the wound clock's.

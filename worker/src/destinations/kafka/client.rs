@@ -3,17 +3,19 @@
 //! librdkafka reports a broken connection, a failed TLS handshake and a refused login outside of the call that suffers
 //! from it, through callbacks. A [`Watch`] hears them, so that the call's `timed out` can be told as what it is.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use freshet_core::egress::Egress;
 use freshet_core::error::{Code, Error};
 use freshet_core::failpoint::{self, Step};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{DeliveryResult, ProducerContext};
 
+use super::Way;
+use super::native::Failure;
 use super::settings::{KafkaSettings, Secret};
 
 /// The least and most that librdkafka takes as `message.max.bytes`.
@@ -120,6 +122,10 @@ pub(super) fn consumer(settings: &KafkaSettings, isolation: &str) -> ClientConfi
 /// What went wrong with a connection, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Trouble {
+    /// A bootstrap server has an address that is not dialled.
+    Blocked,
+    /// The cluster names a broker that has one.
+    AdvertisedBlocked,
     /// SASL refused, or the listener wants it.
     Login,
     /// TLS cannot be agreed.
@@ -133,6 +139,8 @@ pub(super) enum Trouble {
 impl Trouble {
     pub(super) fn code(self) -> Code {
         match self {
+            Self::Blocked => Code::EgressBlocked,
+            Self::AdvertisedBlocked => Code::KafkaAdvertised,
             Self::Login => Code::KafkaLogin,
             Self::Tls => Code::KafkaTls,
             Self::Advertised | Self::Unreachable => Code::KafkaUnreachable,
@@ -144,15 +152,15 @@ impl Trouble {
         match self {
             Self::Login => "login",
             Self::Tls => "tls",
-            Self::Advertised => "brokers",
-            Self::Unreachable => "address",
+            Self::AdvertisedBlocked | Self::Advertised => "brokers",
+            Self::Blocked | Self::Unreachable => "address",
         }
     }
 
     /// Whether a retry cannot help.
     pub(super) fn is_refusal(self) -> bool {
         match self {
-            Self::Login | Self::Tls => true,
+            Self::Blocked | Self::AdvertisedBlocked | Self::Login | Self::Tls => true,
             Self::Advertised | Self::Unreachable => false,
         }
     }
@@ -197,12 +205,17 @@ impl Trouble {
 struct Heard {
     /// The worst so far, with librdkafka's words.
     trouble: Option<(Trouble, String)>,
+    /// The advertised `host:port` that was not dialled.
+    blocked: Option<String>,
     all_down: bool,
 }
 
-/// Hears what librdkafka says about its connections.
-#[derive(Debug, Default)]
+/// Judges what a client dials, and hears what librdkafka says about its connections.
+#[derive(Debug)]
 pub(super) struct Watch {
+    egress: Arc<Egress>,
+    /// `host:port` of each address that the settings name.
+    bootstrap: Vec<String>,
     may_guess: bool,
     heard: Mutex<Heard>,
     coordinator_breaks: AtomicU64,
@@ -210,9 +223,37 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    pub(super) fn new(way: &Way) -> Self {
+        let named = way.settings.bootstrap_servers.split(',').map(|server| server.trim().to_owned());
+        Self {
+            egress: Arc::clone(&way.egress),
+            bootstrap: named.collect(),
+            may_guess: false,
+            heard: Mutex::default(),
+            coordinator_breaks: AtomicU64::default(),
+            transaction_failed: AtomicBool::default(),
+        }
+    }
+
     /// Takes a broker that only hangs up for one that wants TLS or a login.
-    pub(super) fn guessing() -> Self {
-        Self { may_guess: true, ..Self::default() }
+    pub(super) fn guessing(self) -> Self {
+        Self { may_guess: true, ..self }
+    }
+
+    /// Judges the address at which the client is about to dial `node`, a `host:port`. Asked by librdkafka's threads, for
+    /// each connection anew: nobody looks the name up between this and the dialling.
+    pub(super) fn may_dial(&self, node: &str, address: IpAddr) -> bool {
+        if self.egress.allows(address) {
+            return true;
+        }
+        let mut heard = self.lock();
+        heard.trouble = Some(if self.bootstrap.iter().any(|named| named == node) {
+            (Trouble::Blocked, format!("`{node}` has an address that this installation does not dial"))
+        } else {
+            heard.blocked = Some(node.to_owned());
+            (Trouble::AdvertisedBlocked, advertised_blocked("a broker"))
+        });
+        false
     }
 
     /// The worst trouble so far, in librdkafka's words.
@@ -284,25 +325,9 @@ impl Watch {
         Error::new(code_of(code), format!("{what}: {code}"))
     }
 
-    /// [`Watch::explain`] for the crate's error type.
-    pub(super) fn explain_error(&self, what: &str, error: &KafkaError) -> Error {
-        match error {
-            // Its text repeats the value, which may be a secret.
-            KafkaError::ClientConfig(_, _, name, _) => {
-                Error::new(Code::Invalid, format!("{what}: `{name}` is not valid"))
-            }
-            KafkaError::ClientCreation(text)
-                if text.contains("ssl.") || text.contains("SSL") || text.contains("PEM") =>
-            {
-                Error::new(Code::KafkaTls, format!("{what}: {text}"))
-            }
-            KafkaError::ClientCreation(text) => Error::new(Code::KafkaBroker, format!("{what}: {text}")),
-            KafkaError::Transaction(error) => {
-                let told = self.explain(what, error.code());
-                told.caused_by(error.string())
-            }
-            other => self.explain(what, other.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
-        }
+    /// [`Watch::explain`] for a transaction's call.
+    pub(super) fn explain_failure(&self, what: &str, failure: &Failure) -> Error {
+        self.explain(what, failure.code).caused_by(failure.clone())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Heard> {
@@ -311,6 +336,9 @@ impl Watch {
 
     fn hear(&self, code: RDKafkaErrorCode, text: &str) {
         let mut heard = self.lock();
+        if let Some(broker) = heard.blocked.as_deref().and_then(|node| number_of(node, text)) {
+            heard.trouble = Some((Trouble::AdvertisedBlocked, advertised_blocked(&format!("broker {broker}"))));
+        }
         heard.all_down |= code == RDKafkaErrorCode::AllBrokersDown;
         let guess = if self.may_guess { Trouble::guess(text) } else { None };
         let (trouble, text) = match (guess, Trouble::read(code, text)) {
@@ -324,24 +352,32 @@ impl Watch {
     }
 }
 
-impl ClientContext for Watch {
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.hear_log(facility, line);
-    }
+/// What is said of an address that a cluster sends its clients to; the address is not repeated.
+pub(super) fn advertised_blocked(broker: &str) -> String {
+    format!("{broker} is advertised under an address that this installation does not dial")
+}
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.hear_error(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), reason);
+/// The number of the broker that librdkafka speaks of as `host:port/number`, if it is at this node.
+fn number_of(node: &str, text: &str) -> Option<i32> {
+    let (_, rest) = text.split_once(node)?;
+    rest.strip_prefix('/')?.split(':').next()?.parse().ok()
+}
+
+/// The error for a client that librdkafka did not make.
+pub(super) fn not_made(what: &str, error: &KafkaError) -> Error {
+    match error {
+        // Its text repeats the value, which may be a secret.
+        KafkaError::ClientConfig(_, _, name, _) => Error::new(Code::Invalid, format!("{what}: `{name}` is not valid")),
+        KafkaError::ClientCreation(text) if ["ssl.", "SSL", "PEM"].iter().any(|word| text.contains(word)) => {
+            Error::new(Code::KafkaTls, format!("{what}: {text}"))
+        }
+        KafkaError::ClientCreation(text) => Error::new(Code::KafkaBroker, format!("{what}: {text}")),
+        other => Error::new(Code::KafkaBroker, format!("{what}: {other}")),
     }
 }
 
-impl ConsumerContext for Watch {}
-
-impl ProducerContext for Watch {
-    type DeliveryOpaque = ();
-
-    /// A lane takes its deliveries from the queue itself; what comes here is purged at its end.
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
-}
+/// Log lines and errors come by the queue that [`super::native::Client::serve`] takes from.
+impl ClientContext for Watch {}
 
 /// Codes that say no more than that an answer did not come.
 fn is_vague(code: RDKafkaErrorCode) -> bool {

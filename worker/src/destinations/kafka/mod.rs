@@ -3,7 +3,7 @@
 //! ~~~text
 //! settings ─► client (librdkafka's configuration, its complaints) ─► preflight: check, prepare
 //!                        │                                          ─► producer: a lane ─► progress: what is committed
-//!                        └─► native: the few calls that the crate lacks
+//!                        └─► native: the few calls that the crate lacks, each connection judged
 //! ~~~
 //!
 //! The rights it takes, each on a prefixed pattern, so that a later sync needs no new one:
@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use freshet_core::connector::{Destination, DestinationKind, Field, Lane, Prepared, Step, TopicLook, TopicPlan};
+use freshet_core::egress::Egress;
 use freshet_core::error::{Code, Error, Result};
 
 pub use settings::{
@@ -49,15 +50,21 @@ impl DestinationKind for Kafka {
         settings.validate()
     }
 
-    async fn open(&self, settings: KafkaSettings) -> Result<Box<dyn Destination>> {
+    async fn open(&self, settings: KafkaSettings, egress: Arc<Egress>) -> Result<Box<dyn Destination>> {
         settings.validate()?;
-        Ok(Box::new(Cluster { settings: Arc::new(settings), message_bytes_max: MESSAGE_BYTES_MAX }))
+        Ok(Box::new(Cluster { way: Arc::new(Way { settings, egress }), message_bytes_max: MESSAGE_BYTES_MAX }))
     }
+}
+
+/// The way to a cluster: where it is and how to log in, and which addresses may be dialled on it.
+struct Way {
+    settings: KafkaSettings,
+    egress: Arc<Egress>,
 }
 
 /// A cluster; dialled by each call, kept by lanes.
 struct Cluster {
-    settings: Arc<KafkaSettings>,
+    way: Arc<Way>,
     /// The data topic's, once [`Destination::prepare`] has read it.
     message_bytes_max: usize,
 }
@@ -65,17 +72,17 @@ struct Cluster {
 #[async_trait]
 impl Destination for Cluster {
     async fn check(&mut self) -> Vec<Step> {
-        preflight::check(Arc::clone(&self.settings)).await
+        preflight::check(Arc::clone(&self.way)).await
     }
 
     async fn prepare(&mut self, plan: &TopicPlan) -> Result<Prepared> {
-        let prepared = preflight::prepare(Arc::clone(&self.settings), plan).await?;
+        let prepared = preflight::prepare(Arc::clone(&self.way), plan).await?;
         self.message_bytes_max = prepared.message_bytes_max;
         Ok(prepared)
     }
 
     async fn look(&mut self, plan: &TopicPlan) -> Result<TopicLook> {
-        preflight::look(Arc::clone(&self.settings), plan).await
+        preflight::look(Arc::clone(&self.way), plan).await
     }
 
     fn partition(&self, key: Option<&[u8]>, partitions: i32) -> Option<i32> {
@@ -83,8 +90,8 @@ impl Destination for Cluster {
     }
 
     async fn lane(&mut self, plan: &TopicPlan) -> Result<Box<dyn Lane>> {
-        let settings = Arc::clone(&self.settings);
-        Ok(Box::new(producer::KafkaLane::open(settings, plan.clone(), self.message_bytes_max).await?))
+        let way = Arc::clone(&self.way);
+        Ok(Box::new(producer::KafkaLane::open(way, plan.clone(), self.message_bytes_max).await?))
     }
 }
 

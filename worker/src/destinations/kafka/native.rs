@@ -1,27 +1,222 @@
 //! The calls to librdkafka itself, where the crate has none or a slower one. The only unsafe code of the destination.
 //!
+//! - [`Client`] dials nothing that its [`Watch`] does not allow: the crate's producers and consumers leave no place for
+//!   librdkafka's connect callback.
 //! - [`Topic::produce`] hands a record over with headers made in place: the crate's `OwnedHeaders` makes a C string
 //!   for each name, and looks the topic up by name for each record.
-//! - [`Deliveries`] waits for acknowledgements without spinning: the crate's `poll(1 ms)` asks the queue with a wait that
-//!   it rounds down to 0, again and again, which was a quarter of a chunk's CPU time.
+//! - [`Client::serve`] waits for acknowledgements without spinning: the crate's `poll(1 ms)` asks the queue with a wait
+//!   that it rounds down to 0, again and again, which was a quarter of a chunk's CPU time.
 //! - [`Reader`] reads one partition without a group and says at which offset it ends; the crate keeps that offset
 //!   to itself, and a group would need a right that nobody should have to grant.
 //! - [`describe_topic`] and [`describe_cluster`] ask what we may do, which the crate's admin client cannot, and
 //!   [`create_topic`] and [`describe_configs`] use the same connection and tell the broker's reason.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::bindings as sys;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::config::ClientConfig;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaType;
 
 use super::client::Watch;
+
+/// How long a producer that is dropped waits for its records to be given back.
+const PURGE: Duration = Duration::from_millis(500);
+
+/// A client of a cluster: a producer, or a consumer without a group.
+pub(super) struct Client {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    kind: RDKafkaType,
+    client: rdkafka::client::Client<Watch>,
+}
+
+// SAFETY: librdkafka's handles may be used from any thread; `client` is Send and Sync itself.
+unsafe impl Send for Client {}
+// SAFETY: as above.
+unsafe impl Sync for Client {}
+
+impl Client {
+    /// A producer, which dials in the background.
+    ///
+    /// # Errors
+    /// What librdkafka has against the configuration.
+    pub(super) fn producer(config: &ClientConfig, watch: Watch) -> KafkaResult<Self> {
+        Self::new(config, watch, RDKafkaType::RD_KAFKA_PRODUCER, sys::RD_KAFKA_EVENT_DR | sys::RD_KAFKA_EVENT_ERROR)
+    }
+
+    /// A consumer.
+    ///
+    /// # Errors
+    /// As [`Client::producer`].
+    pub(super) fn consumer(config: &ClientConfig, watch: Watch) -> KafkaResult<Self> {
+        Self::new(config, watch, RDKafkaType::RD_KAFKA_CONSUMER, sys::RD_KAFKA_EVENT_ERROR)
+    }
+
+    fn new(config: &ClientConfig, watch: Watch, kind: RDKafkaType, events: i32) -> KafkaResult<Self> {
+        let native = config.create_native_config()?;
+        // SAFETY: the configuration is ours until the client takes it. `dial` is given the configuration's opaque, which
+        // the crate makes the client's context, a `Watch`: it outlives librdkafka's threads, for they end in the
+        // destructor of a field before it.
+        unsafe {
+            sys::rd_kafka_conf_set_events(native.ptr(), events);
+            sys::rd_kafka_conf_set_connect_cb(native.ptr(), Some(dial));
+        }
+        let client = rdkafka::client::Client::new(config, native, kind, watch)?;
+        // SAFETY: the client lives; the handle is ours and given back in `drop`.
+        let (queue, opaque) =
+            unsafe { (sys::rd_kafka_queue_get_main(client.native_ptr()), sys::rd_kafka_opaque(client.native_ptr())) };
+        debug_assert!(ptr::eq(opaque.cast::<Watch>(), Arc::as_ptr(client.context())), "`dial` is given something else");
+        Ok(Self { queue: NonNull::new(queue).expect("librdkafka never returns a null queue"), kind, client })
+    }
+
+    /// Waits at most `wait` for something to come, then takes what is there: deliveries go to `take`, the rest to the
+    /// client's [`Watch`].
+    pub(super) fn serve(&self, wait: Duration, mut take: impl FnMut(Delivery)) {
+        let mut wait = millis(wait);
+        // SAFETY: the queue lives; each event is ours until the guard gives it back.
+        while let Some(event) = NativeEvent::new(unsafe { sys::rd_kafka_queue_poll(self.queue.as_ptr(), wait) }) {
+            wait = 0;
+            match event.kind() {
+                sys::RD_KAFKA_EVENT_DR => event.deliveries(&mut take),
+                sys::RD_KAFKA_EVENT_LOG => {
+                    let (facility, line) = event.log();
+                    self.context().hear_log(&facility, &line);
+                }
+                sys::RD_KAFKA_EVENT_ERROR => self.context().hear_error(event.code(), &event.reason()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes the transactional id over; may be called again after a retriable failure.
+    pub(super) fn init_transactions(&self, wait: Duration) -> Result<(), Failure> {
+        // SAFETY: the client lives; so below.
+        Failure::read(unsafe { sys::rd_kafka_init_transactions(self.native_ptr(), millis(wait)) })
+    }
+
+    pub(super) fn begin_transaction(&self) -> Result<(), Failure> {
+        // SAFETY: as above.
+        Failure::read(unsafe { sys::rd_kafka_begin_transaction(self.native_ptr()) })
+    }
+
+    /// Commits what is acknowledged already: nothing is served meanwhile.
+    pub(super) fn commit_transaction(&self, wait: Duration) -> Result<(), Failure> {
+        // SAFETY: as above.
+        Failure::read(unsafe { sys::rd_kafka_commit_transaction(self.native_ptr(), millis(wait)) })
+    }
+
+    pub(super) fn abort_transaction(&self, wait: Duration) -> Result<(), Failure> {
+        // SAFETY: as above.
+        Failure::read(unsafe { sys::rd_kafka_abort_transaction(self.native_ptr(), millis(wait)) })
+    }
+}
+
+impl Deref for Client {
+    type Target = rdkafka::client::Client<Watch>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.client
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.kind == RDKafkaType::RD_KAFKA_PRODUCER {
+            let deadline = Instant::now() + PURGE;
+            // SAFETY: the client lives. What is purged comes back as deliveries, which are served until none is left.
+            unsafe {
+                sys::rd_kafka_purge(self.native_ptr(), sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT);
+                let left = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
+                while sys::rd_kafka_flush(self.native_ptr(), 0) == left && Instant::now() < deadline {
+                    self.serve(Duration::from_millis(20), |_| {});
+                }
+            }
+        }
+        // SAFETY: ours, given back once, while `client` still lives.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) }
+    }
+}
+
+/// Connects a socket for librdkafka as it would by itself, to an address that the client may dial.
+///
+/// # Safety
+/// librdkafka's: `address` has `length` bytes of its family, `node` ends in NUL, `opaque` is the client's [`Watch`].
+unsafe extern "C" fn dial(
+    socket: c_int,
+    address: *const libc::sockaddr,
+    length: c_int,
+    node: *const c_char,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let (watch, node, ip) = unsafe { (&*opaque.cast::<Watch>(), text(node), ip_of(address)) };
+    if !ip.is_some_and(|ip| watch.may_dial(&node, ip)) {
+        return libc::EACCES;
+    }
+    // SAFETY: the caller's promise; the socket is librdkafka's, and does not block.
+    if unsafe { libc::connect(socket, address, length.unsigned_abs()) } == 0 {
+        return 0;
+    }
+    match io::Error::last_os_error().raw_os_error() {
+        Some(libc::EINPROGRESS) => 0,
+        code => code.unwrap_or(libc::EIO),
+    }
+}
+
+/// # Safety
+/// `address` has the bytes of its family.
+unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: the caller's promise; librdkafka aligns addresses for either family.
+    unsafe {
+        match c_int::from((*address).sa_family) {
+            libc::AF_INET => {
+                let address = address.cast::<libc::sockaddr_in>();
+                Some(Ipv4Addr::from((*address).sin_addr.s_addr.to_ne_bytes()).into())
+            }
+            libc::AF_INET6 => Some(Ipv6Addr::from((*address.cast::<libc::sockaddr_in6>()).sin6_addr.s6_addr).into()),
+            _ => None,
+        }
+    }
+}
+
+/// Why a transaction's call failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text}")]
+pub(super) struct Failure {
+    pub(super) code: RDKafkaErrorCode,
+    text: String,
+    /// The same call may be tried again.
+    pub(super) is_retriable: bool,
+    /// The transaction can only be aborted.
+    pub(super) requires_abort: bool,
+}
+
+impl Failure {
+    fn read(error: *mut sys::rd_kafka_error_t) -> Result<(), Self> {
+        if error.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the error is ours: read, then given back once.
+        unsafe {
+            let failure = Self {
+                code: sys::rd_kafka_error_code(error).into(),
+                text: text(sys::rd_kafka_error_string(error)),
+                is_retriable: sys::rd_kafka_error_is_retriable(error) != 0,
+                requires_abort: sys::rd_kafka_error_txn_requires_abort(error) != 0,
+            };
+            sys::rd_kafka_error_destroy(error);
+            Err(failure)
+        }
+    }
+}
 
 /// The headers of one record, until the record takes them.
 pub(super) struct Headers(NonNull<sys::rd_kafka_headers_t>);
@@ -75,7 +270,7 @@ pub(super) fn partition(key: &[u8], partitions: i32) -> i32 {
 /// A topic, looked up once; keeps its producer alive.
 pub(super) struct Topic {
     topic: NonNull<sys::rd_kafka_topic_t>,
-    producer: Arc<BaseProducer<Watch>>,
+    producer: Arc<Client>,
 }
 
 // SAFETY: librdkafka's handles may be used from any thread; `producer` is Send and Sync itself.
@@ -83,10 +278,10 @@ unsafe impl Send for Topic {}
 
 impl Topic {
     /// Looks a topic up; none for a name that Kafka could not have.
-    pub(super) fn new(producer: &Arc<BaseProducer<Watch>>, name: &str) -> Option<Self> {
+    pub(super) fn new(producer: &Arc<Client>, name: &str) -> Option<Self> {
         let name = CString::new(name).ok()?;
         // SAFETY: the producer lives, the name ends in NUL and is copied, and a null configuration means the default.
-        let topic = unsafe { sys::rd_kafka_topic_new(producer.client().native_ptr(), name.as_ptr(), ptr::null_mut()) };
+        let topic = unsafe { sys::rd_kafka_topic_new(producer.native_ptr(), name.as_ptr(), ptr::null_mut()) };
         Some(Self { topic: NonNull::new(topic)?, producer: Arc::clone(producer) })
     }
 
@@ -116,7 +311,7 @@ impl Topic {
         // The list of headers becomes the message's if and only if the call succeeds.
         let code = unsafe {
             sys::rd_kafka_producev(
-                self.producer.client().native_ptr(),
+                self.producer.native_ptr(),
                 v::RD_KAFKA_VTYPE_RKT,
                 self.topic.as_ptr(),
                 v::RD_KAFKA_VTYPE_PARTITION,
@@ -170,50 +365,6 @@ pub(super) struct Delivery {
     pub(super) result: Result<(), RDKafkaErrorCode>,
 }
 
-/// A producer's queue of acknowledgements, errors and log lines.
-pub(super) struct Deliveries {
-    queue: NonNull<sys::rd_kafka_queue_t>,
-    producer: Arc<BaseProducer<Watch>>,
-}
-
-// SAFETY: as for `Topic`.
-unsafe impl Send for Deliveries {}
-
-impl Deliveries {
-    pub(super) fn new(producer: &Arc<BaseProducer<Watch>>) -> Self {
-        // SAFETY: the producer lives; the handle is ours and given back in `drop`.
-        let queue = unsafe { sys::rd_kafka_queue_get_main(producer.client().native_ptr()) };
-        let queue = NonNull::new(queue).expect("librdkafka never returns a null queue");
-        Self { queue, producer: Arc::clone(producer) }
-    }
-
-    /// Waits at most `wait` for something to come, then takes what is there: deliveries go to `take`, the rest to the
-    /// producer's [`Watch`].
-    pub(super) fn serve(&self, wait: Duration, mut take: impl FnMut(Delivery)) {
-        let mut wait = millis(wait);
-        // SAFETY: the queue lives; each event is ours until the guard gives it back.
-        while let Some(event) = NativeEvent::new(unsafe { sys::rd_kafka_queue_poll(self.queue.as_ptr(), wait) }) {
-            wait = 0;
-            match event.kind() {
-                sys::RD_KAFKA_EVENT_DR => event.deliveries(&mut take),
-                sys::RD_KAFKA_EVENT_LOG => {
-                    let (facility, line) = event.log();
-                    self.producer.context().hear_log(&facility, &line);
-                }
-                sys::RD_KAFKA_EVENT_ERROR => self.producer.context().hear_error(event.code(), &event.reason()),
-                _ => {}
-            }
-        }
-    }
-}
-
-impl Drop for Deliveries {
-    fn drop(&mut self) {
-        // SAFETY: ours, given back once, while `producer` still lives.
-        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) }
-    }
-}
-
 /// What reading a partition brings.
 #[derive(Debug)]
 pub(super) enum Event<'a> {
@@ -230,7 +381,7 @@ pub(super) struct Reader {
     topic: NonNull<sys::rd_kafka_topic_t>,
     queue: NonNull<sys::rd_kafka_queue_t>,
     partition: i32,
-    consumer: BaseConsumer<Watch>,
+    consumer: Client,
 }
 
 impl Reader {
@@ -239,13 +390,13 @@ impl Reader {
     /// # Errors
     /// librdkafka's code when it refuses the partition.
     pub(super) fn start(
-        consumer: BaseConsumer<Watch>,
+        consumer: Client,
         topic: &str,
         partition: i32,
         offset: Option<i64>,
     ) -> Result<Self, RDKafkaErrorCode> {
         let name = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
-        let client = consumer.client().native_ptr();
+        let client = consumer.native_ptr();
         // SAFETY: the consumer lives; both handles are ours and are given back in `drop`.
         let (topic, queue) = unsafe {
             (sys::rd_kafka_topic_new(client, name.as_ptr(), ptr::null_mut()), sys::rd_kafka_queue_new(client))
@@ -274,7 +425,7 @@ impl Reader {
     /// Waits for one event and gives it to `take`; false when `wait` passed without one.
     pub(super) fn poll(&self, wait: Duration, take: impl FnOnce(Event<'_>)) -> bool {
         // Errors and log lines come by the client's main queue.
-        while self.consumer.poll(Duration::ZERO).is_some() {}
+        self.consumer.serve(Duration::ZERO, |_| {});
         // SAFETY: the queue lives; the event is ours until the guard gives it back.
         let Some(event) = NativeEvent::new(unsafe { sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis(wait)) })
         else {
@@ -510,13 +661,13 @@ impl Drop for Request {
 /// # Errors
 /// The topic's own code (`UnknownTopicOrPartition`, `TopicAuthorizationFailed`), or the request's.
 pub(super) fn describe_topic(
-    client: &BaseProducer<Watch>,
+    client: &Client,
     topic: &str,
     wait: Duration,
     go_on: impl FnMut() -> bool,
 ) -> Result<TopicState, RDKafkaErrorCode> {
     let name = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
-    let client = client.client().native_ptr();
+    let client = client.native_ptr();
     // SAFETY: the client is borrowed for the whole call; the names are copied by both calls that get them; the answer's
     // parts are read while `event` holds them.
     unsafe {
@@ -561,11 +712,11 @@ unsafe fn partition_state(partition: *const sys::rd_kafka_TopicPartitionInfo_t) 
 /// # Errors
 /// librdkafka's code; `OperationTimedOut` also when `go_on` ended the wait.
 pub(super) fn describe_cluster(
-    client: &BaseProducer<Watch>,
+    client: &Client,
     wait: Duration,
     go_on: impl FnMut() -> bool,
 ) -> Result<ClusterState, RDKafkaErrorCode> {
-    let client = client.client().native_ptr();
+    let client = client.native_ptr();
     // SAFETY: the client is borrowed for the whole call; the answer's parts are read while `event` holds them.
     unsafe {
         let request = Request::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECLUSTER, wait);
@@ -593,13 +744,13 @@ pub(super) fn describe_cluster(
 /// # Errors
 /// The topic's code with the broker's reason, or the request's code.
 pub(super) fn create_topic(
-    client: &BaseProducer<Watch>,
+    client: &Client,
     topic: &NewTopic<'_>,
     wait: Duration,
 ) -> Result<(), (RDKafkaErrorCode, String)> {
     let plain = |code: RDKafkaErrorCode| (code, code.to_string());
     let name = CString::new(topic.name).map_err(|_| plain(RDKafkaErrorCode::InvalidTopic))?;
-    let client = client.client().native_ptr();
+    let client = client.native_ptr();
     let mut reason = [0 as c_char; 512];
     // SAFETY: the client is borrowed for the whole call; texts are copied by the calls that get them; the new topic is
     // ours until it is given back; the answer's parts are read while `event` holds them.
@@ -653,12 +804,12 @@ pub(super) struct NewTopic<'a> {
 /// # Errors
 /// The topic's code (`TopicAuthorizationFailed` without DESCRIBE_CONFIGS), or the request's.
 pub(super) fn describe_configs(
-    client: &BaseProducer<Watch>,
+    client: &Client,
     topic: &str,
     wait: Duration,
 ) -> Result<BTreeMap<String, String>, RDKafkaErrorCode> {
     let name = CString::new(topic).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
-    let client = client.client().native_ptr();
+    let client = client.native_ptr();
     // SAFETY: as in `create_topic`; the resource is ours until it is given back.
     unsafe {
         let resource =

@@ -5,19 +5,21 @@
 //! id of its own, `{prefix}.{lane}.probe`: taking the lane's own would end a transaction that a worker has open.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use freshet_core::connector::{Guarantee, Prepared, Step, TopicCreate, TopicLook, TopicPlan};
+use freshet_core::egress::Egress;
 use freshet_core::error::{Code, Error, Result};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, Producer};
+use futures::future;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use rdkafka::error::RDKafkaErrorCode;
+use tokio::runtime::Handle;
 
 use super::client::{self, Watch};
-use super::native::{self, Broker, ClusterState, NewTopic, Right, TopicState};
+use super::native::{self, Broker, Client, ClusterState, NewTopic, Right, TopicState};
 use super::settings::KafkaSettings;
-use super::{MESSAGE_BYTES_MAX, off_thread};
+use super::{MESSAGE_BYTES_MAX, Way, off_thread};
 
 /// For the first answer of a cluster.
 const DIAL: Duration = Duration::from_secs(12);
@@ -27,28 +29,29 @@ const ASK: Duration = Duration::from_secs(15);
 const REFUSED: Duration = Duration::from_millis(1_500);
 /// How long to go on once every broker was tried in vain.
 const ALL_DOWN: Duration = Duration::from_secs(3);
-/// For a broker's advertised address to take a connection.
-const CONNECT: Duration = Duration::from_secs(5);
+/// Addresses that are looked up or dialled at once.
+const DIALS_MAX: usize = 16;
 /// For a new topic's partitions to get leaders.
 const LEADERS: Duration = Duration::from_secs(30);
 /// Replicas that the progress topic should have, and how many must have it written.
 const PROGRESS_REPLICAS: i32 = 3;
 
 /// Tries a connection: `address`, `tls`, `login`, `brokers`, `progress_topic`; those after a failure are skipped.
-pub(super) async fn check(settings: Arc<KafkaSettings>) -> Vec<Step> {
-    match off_thread(move || check_now(&settings)).await {
+pub(super) async fn check(way: Arc<Way>) -> Vec<Step> {
+    match off_thread(move || check_now(&way)).await {
         Ok(steps) => steps,
         Err(error) => vec![Step::failed("address", &error)],
     }
 }
 
-fn check_now(settings: &KafkaSettings) -> Vec<Step> {
-    let (session, cluster) = match Session::dial(settings, Watch::guessing()) {
+fn check_now(way: &Way) -> Vec<Step> {
+    let settings = &way.settings;
+    let (session, cluster) = match Session::dial(way, Watch::new(way).guessing()) {
         Ok(dialled) => dialled,
         Err(refusal) => return refused_steps(settings, &refusal),
     };
     let mut steps = connected_steps(settings);
-    if let Err(error) = reach(&cluster.brokers) {
+    if let Err(error) = reach(way, &cluster.brokers) {
         steps.push(Step::failed("brokers", &error));
         steps.push(Step::skipped("progress_topic", "not tried"));
         return steps;
@@ -97,15 +100,16 @@ fn brokers_step(cluster: &ClusterState) -> Step {
 ///
 /// # Errors
 /// The first finding that makes a run impossible.
-pub(super) async fn prepare(settings: Arc<KafkaSettings>, plan: &TopicPlan) -> Result<Prepared> {
+pub(super) async fn prepare(way: Arc<Way>, plan: &TopicPlan) -> Result<Prepared> {
     let plan = plan.clone();
-    off_thread(move || prepare_now(&settings, &plan)).await?
+    off_thread(move || prepare_now(&way, &plan)).await?
 }
 
-fn prepare_now(settings: &KafkaSettings, plan: &TopicPlan) -> Result<Prepared> {
-    let (session, cluster) = Session::dial(settings, Watch::default())?;
+fn prepare_now(way: &Way, plan: &TopicPlan) -> Result<Prepared> {
+    let settings = &way.settings;
+    let (session, cluster) = Session::dial(way, Watch::new(way))?;
     let mut steps = connected_steps(settings);
-    reach(&cluster.brokers)?;
+    reach(way, &cluster.brokers)?;
     steps.push(brokers_step(&cluster));
     let message_bytes_max = session.data_topic(plan, &mut steps)?.min(own_bytes_max(settings));
     // One producer sends both, and takes no more than the data topic does.
@@ -113,7 +117,7 @@ fn prepare_now(settings: &KafkaSettings, plan: &TopicPlan) -> Result<Prepared> {
         session.dead_letter_topic(plan, &mut steps)?.unwrap_or(usize::MAX).min(message_bytes_max);
     let progress_partitions = session.progress_topic(settings, &cluster, Creating::Done, &mut steps)?;
     steps.push(match plan.guarantee {
-        Guarantee::ExactlyOnce => probe_transactions(settings, &plan.lane.name)?,
+        Guarantee::ExactlyOnce => probe_transactions(way, &plan.lane.name)?,
         Guarantee::EffectivelyOnce => Step::skipped("transactions", "`effectively_once` has none"),
     });
     tracing::debug!(topic = %plan.topic, cluster_id = %cluster.id, message_bytes_max, "destination prepared");
@@ -124,13 +128,13 @@ fn prepare_now(settings: &KafkaSettings, plan: &TopicPlan) -> Result<Prepared> {
 ///
 /// # Errors
 /// `kafka.topic_missing` when it is not there and not to be created; why it cannot be asked for.
-pub(super) async fn look(settings: Arc<KafkaSettings>, plan: &TopicPlan) -> Result<TopicLook> {
+pub(super) async fn look(way: Arc<Way>, plan: &TopicPlan) -> Result<TopicLook> {
     let plan = plan.clone();
-    off_thread(move || look_now(&settings, &plan)).await?
+    off_thread(move || look_now(&way, &plan)).await?
 }
 
-fn look_now(settings: &KafkaSettings, plan: &TopicPlan) -> Result<TopicLook> {
-    let (session, _) = Session::dial(settings, Watch::default())?;
+fn look_now(way: &Way, plan: &TopicPlan) -> Result<TopicLook> {
+    let (session, _) = Session::dial(way, Watch::new(way))?;
     let name = &plan.topic;
     let found = session.topic(name, "DESCRIBE and WRITE")?;
     let partitions = match (&found, &plan.create) {
@@ -140,7 +144,11 @@ fn look_now(settings: &KafkaSettings, plan: &TopicPlan) -> Result<TopicLook> {
     };
     let configs = if found.is_some() { session.configs(name)?.unwrap_or_default() } else { BTreeMap::new() };
     let bytes_max = configs.get("max.message.bytes").and_then(|text| text.parse().ok()).unwrap_or(MESSAGE_BYTES_MAX);
-    Ok(TopicLook { is_there: found.is_some(), partitions, message_bytes_max: bytes_max.min(own_bytes_max(settings)) })
+    Ok(TopicLook {
+        is_there: found.is_some(),
+        partitions,
+        message_bytes_max: bytes_max.min(own_bytes_max(&way.settings)),
+    })
 }
 
 fn topic_missing(name: &str) -> Error {
@@ -152,30 +160,47 @@ fn own_bytes_max(settings: &KafkaSettings) -> usize {
     settings.properties.get("message.max.bytes").and_then(|value| value.parse().ok()).unwrap_or(usize::MAX)
 }
 
-/// Dials every advertised address: a client is sent there, whatever address it was given.
-fn reach(brokers: &[Broker]) -> Result<()> {
-    std::thread::scope(|scope| {
-        let dials: Vec<_> = brokers.iter().map(|broker| scope.spawn(move || reach_one(broker))).collect();
-        dials.into_iter().try_for_each(|dial| dial.join().unwrap_or(Ok(())))
-    })
+/// The first of these places that has an address which is not dialled, and its refusal. One that cannot be found is
+/// left to whoever dials it.
+fn first_blocked(egress: &Egress, places: &[(String, u16)]) -> Option<(usize, Error)> {
+    let look = async |(index, (host, port)): (usize, &(String, u16))| {
+        let refused = egress.addresses(host, *port, Code::KafkaUnreachable).await.err()?;
+        (refused.code == Code::EgressBlocked).then_some((index, refused))
+    };
+    let looks = stream::iter(places.iter().enumerate()).map(look).buffered(DIALS_MAX);
+    Handle::current().block_on(std::pin::pin!(looks.filter_map(future::ready)).next())
 }
 
-fn reach_one(broker: &Broker) -> Result<()> {
-    use std::net::ToSocketAddrs;
-    let place = format!("broker {} is advertised as {}:{}, which", broker.id, broker.host, broker.port);
-    let fail = |reason: String| Err(Error::new(Code::KafkaUnreachable, format!("{place} {reason}")));
-    let addresses = match (broker.host.as_str(), broker.port).to_socket_addrs() {
-        Ok(addresses) => addresses,
-        Err(error) => return fail(format!("does not resolve: {error}")),
-    };
-    let mut last = "has no address".to_owned();
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, CONNECT) {
-            Ok(_) => return Ok(()),
-            Err(error) => last = format!("cannot be reached: {error}"),
-        }
-    }
-    fail(last)
+/// Judges the bootstrap servers, before librdkafka looks them up.
+fn judge_servers(way: &Way) -> Result<(), Refusal> {
+    let refused = |error| Refusal { step: "address", error };
+    let servers = way.settings.addresses().map_err(refused)?;
+    first_blocked(&way.egress, &servers).map_or(Ok(()), |(_, error)| Err(refused(error)))
+}
+
+/// Judges the brokers that the cluster sends its clients to.
+fn judge_brokers(way: &Way, brokers: &[Broker]) -> Result<(), Refusal> {
+    let places: Vec<_> = brokers.iter().map(|broker| (broker.host.clone(), broker.port)).collect();
+    let Some((index, _)) = first_blocked(&way.egress, &places) else { return Ok(()) };
+    Err(Refusal { step: "brokers", error: advertised_blocked(&brokers[index]) })
+}
+
+fn advertised_blocked(broker: &Broker) -> Error {
+    Error::new(Code::KafkaAdvertised, client::advertised_blocked(&format!("broker {}", broker.id)))
+}
+
+/// Dials every advertised address: a client is sent there, whatever address it was given.
+fn reach(way: &Way, brokers: &[Broker]) -> Result<()> {
+    let dials = stream::iter(brokers).map(|broker| reach_one(&way.egress, broker)).buffered(DIALS_MAX);
+    Handle::current().block_on(dials.try_for_each(async |()| Ok(())))
+}
+
+async fn reach_one(egress: &Egress, broker: &Broker) -> Result<()> {
+    let dialled = egress.connect(&broker.host, broker.port, Code::KafkaUnreachable).await;
+    dialled.map(drop).map_err(|error| match error.code {
+        Code::EgressBlocked => advertised_blocked(broker),
+        code => Error::new(code, format!("broker {} is advertised, and {}", broker.id, error.message)).caused_by(error),
+    })
 }
 
 /// Whether a missing progress topic is created, or only asked whether it could be.
@@ -199,23 +224,25 @@ impl From<Refusal> for Error {
 
 /// A connection for questions.
 struct Session {
-    client: BaseProducer<Watch>,
+    client: Client,
 }
 
 impl Session {
-    fn dial(settings: &KafkaSettings, watch: Watch) -> Result<(Self, ClusterState), Refusal> {
-        let client: BaseProducer<Watch> = client::common(settings).create_with_context(watch).map_err(|error| {
-            let error = Watch::default().explain_error("cannot connect", &error);
+    fn dial(way: &Way, watch: Watch) -> Result<(Self, ClusterState), Refusal> {
+        judge_servers(way)?;
+        let client = Client::producer(&client::common(&way.settings), watch).map_err(|error| {
+            let error = client::not_made("cannot connect", &error);
             Refusal { step: if error.code == Code::KafkaTls { "tls" } else { "address" }, error }
         })?;
         let since = Instant::now();
         let watch = client.context();
         let go_on = || {
-            serve(&client);
+            client.serve(Duration::ZERO, |_| {});
             !(watch.is_refused() && since.elapsed() > REFUSED || watch.all_down() && since.elapsed() > ALL_DOWN)
         };
         let code = match native::describe_cluster(&client, DIAL, go_on) {
             Ok(cluster) => {
+                judge_brokers(way, &cluster.brokers)?;
                 watch.forget();
                 return Ok((Self { client }, cluster));
             }
@@ -232,7 +259,7 @@ impl Session {
     /// A topic's state; none when it is missing.
     fn topic(&self, name: &str, rights: &str) -> Result<Option<TopicState>> {
         let go_on = || {
-            serve(&self.client);
+            self.client.serve(Duration::ZERO, |_| {});
             true
         };
         match native::describe_topic(&self.client, name, ASK, go_on) {
@@ -420,12 +447,6 @@ impl Session {
     }
 }
 
-fn serve(client: &BaseProducer<Watch>) {
-    for _ in 0..8 {
-        client.poll(Duration::ZERO);
-    }
-}
-
 fn is_denied(code: RDKafkaErrorCode) -> bool {
     matches!(code, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)
 }
@@ -490,26 +511,25 @@ fn enough_replicas(name: &str, state: &TopicState, min_in_sync: usize) -> Result
 }
 
 /// Takes a transactional id that nobody works under, so that no lane is fenced.
-fn probe_transactions(settings: &KafkaSettings, lane: &str) -> Result<Step> {
+fn probe_transactions(way: &Way, lane: &str) -> Result<Step> {
+    let settings = &way.settings;
     let id = settings.transactional_id(lane);
     let mut config = client::producer(settings, MESSAGE_BYTES_MAX);
     config.set("transactional.id", format!("{id}.probe")).set("transaction.timeout.ms", "10000");
     config.set("message.timeout.ms", "10000");
-    let producer: BaseProducer<Watch> = config
-        .create_with_context(Watch::default())
-        .map_err(|error| Watch::default().explain_error("cannot open a transactional producer", &error))?;
+    let producer = Client::producer(&config, Watch::new(way))
+        .map_err(|error| client::not_made("cannot open a transactional producer", &error))?;
     let deadline = Instant::now() + ASK;
     loop {
         let error = match producer.init_transactions(Duration::from_secs(1)) {
             Ok(()) => return Ok(Step::passed("transactions", format!("transactional ids like `{id}` may be used"))),
             Err(error) => error,
         };
-        serve(&producer);
-        let retriable = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
-        if retriable && Instant::now() < deadline {
+        producer.serve(Duration::ZERO, |_| {});
+        if error.is_retriable && Instant::now() < deadline {
             continue;
         }
-        let told = producer.context().explain_error("cannot begin transactions", &error);
+        let told = producer.context().explain_failure("cannot begin transactions", &error);
         return match told.code {
             Code::KafkaTransactions | Code::KafkaAcl => {
                 let text =

@@ -24,14 +24,13 @@ use freshet_core::connector::{
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
 use freshet_core::planted::{Bug, planted};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
+use super::Way;
 use super::client::{self, Watch};
-use super::native::{self, Deliveries, Delivery, Headers, Topic};
+use super::native::{self, Client, Delivery, Failure, Headers, Topic};
 use super::progress::{self, Place};
-use super::settings::KafkaSettings;
 
 /// Broker's limit for a whole transaction (`transaction.timeout.ms`).
 const TRANSACTION: Duration = Duration::from_secs(60);
@@ -128,8 +127,7 @@ fn is_purge(code: RDKafkaErrorCode) -> bool {
 
 /// The blocking half of a lane.
 struct Engine {
-    producer: Arc<BaseProducer<Watch>>,
-    deliveries: Deliveries,
+    producer: Arc<Client>,
     tally: RefCell<Tally>,
     data: Option<Topic>,
     dead: Option<Topic>,
@@ -148,7 +146,8 @@ struct Fenced {
 }
 
 impl Engine {
-    fn new(settings: &KafkaSettings, plan: &TopicPlan, message_bytes_max: usize) -> Result<Self> {
+    fn new(way: &Way, plan: &TopicPlan, message_bytes_max: usize) -> Result<Self> {
+        let settings = &way.settings;
         let mut config = client::producer(settings, message_bytes_max);
         if plan.guarantee == Guarantee::ExactlyOnce {
             let mut id = settings.transactional_id(&plan.lane.name);
@@ -157,13 +156,10 @@ impl Engine {
             }
             config.set("transactional.id", id).set("transaction.timeout.ms", TRANSACTION.as_millis().to_string());
         }
-        let producer = config
-            .create_with_context(Watch::default())
-            .map_err(|error| Watch::default().explain_error("cannot open a producer", &error))?;
-        let producer = Arc::new(producer);
+        let producer = Client::producer(&config, Watch::new(way))
+            .map_err(|error| client::not_made("cannot open a producer", &error))?;
         Ok(Self {
-            deliveries: Deliveries::new(&producer),
-            producer,
+            producer: Arc::new(producer),
             tally: RefCell::default(),
             data: None,
             dead: None,
@@ -186,7 +182,7 @@ impl Engine {
     /// Takes in what came, after waiting for it at most so long.
     fn serve(&self, wait: Duration) {
         let mut tally = self.tally.borrow_mut();
-        self.deliveries.serve(wait, |delivery| tally.take(delivery));
+        self.producer.serve(wait, |delivery| tally.take(delivery));
     }
 
     fn fence(&mut self, spec: &LaneSpec) -> Result<Fenced> {
@@ -212,9 +208,8 @@ impl Engine {
             self.serve(Duration::ZERO);
             let refused = self.watch().is_refused();
             let is_over = since.elapsed() > FENCE || (self.watch().all_down() && since.elapsed() > FENCE_ALL_DOWN);
-            let retriable = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
-            if refused || is_over || !retriable {
-                return Err(self.watch().explain_error("cannot take the lane over", &error));
+            if refused || is_over || !error.is_retriable {
+                return Err(self.watch().explain_failure("cannot take the lane over", &error));
             }
         }
     }
@@ -378,25 +373,25 @@ impl Engine {
         let fault = self.tally.borrow().fault;
         if self.watch().transaction_failed() || fault.is_some_and(is_purge) {
             // In this state `begin` does nothing but return the error that led to it.
-            let error = self.producer.begin_transaction().err().unwrap_or(KafkaError::Canceled);
-            return Err(self.fault("the transaction cannot go on", &error));
+            let code = self.producer.begin_transaction().err().map_or(RDKafkaErrorCode::Fail, |failure| failure.code);
+            return Err(self.fault_of("the transaction cannot go on", code));
         }
         if let Some(code) = fault {
             return Err(self.fault_of("a record was not delivered", code));
         }
-        match self.producer.client().fatal_error() {
+        match self.producer.fatal_error() {
             Some((code, _)) => Err(self.fault_of("the producer cannot go on", code)),
             None => Ok(()),
         }
     }
 
-    fn fault(&self, what: &str, error: &KafkaError) -> Error {
-        self.fault_of(what, error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
+    fn fault(&self, what: &str, failure: &Failure) -> Error {
+        self.fault_of(what, failure.code)
     }
 
     /// The error for a code; the one that ended the producer goes first.
     fn fault_of(&self, what: &str, code: RDKafkaErrorCode) -> Error {
-        let code = self.producer.client().fatal_error().map_or(code, |(fatal, _)| fatal);
+        let code = self.producer.fatal_error().map_or(code, |(fatal, _)| fatal);
         self.watch().explain(what, code)
     }
 
@@ -423,7 +418,7 @@ impl Engine {
 
     /// The commit itself. With the fail point armed librdkafka's log is heard meanwhile: the line that says that the
     /// request was sent is the step, in [`Watch`].
-    fn commit_transaction(&self) -> Result<(), KafkaError> {
+    fn commit_transaction(&self) -> Result<(), Failure> {
         if !failpoint::is_armed(Step::CommitSent) {
             return self.producer.commit_transaction(COMMIT);
         }
@@ -431,7 +426,7 @@ impl Engine {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Acquire) {
-                    producer.poll(Duration::from_millis(1));
+                    producer.serve(Duration::from_millis(1), |_| {});
                 }
             });
             let result = producer.commit_transaction(COMMIT);
@@ -440,10 +435,9 @@ impl Engine {
         })
     }
 
-    fn not_committed(&self, error: &KafkaError, took: Duration) -> Error {
-        let told = self.fault("the commit failed", error);
-        let is_refused =
-            matches!(error, KafkaError::Transaction(error) if error.txn_requires_abort() && !error.is_retriable());
+    fn not_committed(&self, failure: &Failure, took: Duration) -> Error {
+        let told = self.fault("the commit failed", failure);
+        let is_refused = failure.requires_abort && !failure.is_retriable;
         if told.code == Code::KafkaFenced {
             return told;
         }
@@ -451,7 +445,7 @@ impl Engine {
             self.abort();
             return told;
         }
-        unclear(&told.message).caused_by(error.clone())
+        unclear(&told.message).caused_by(failure.clone())
     }
 
     /// Aborts as well as can be: readers need not wait for the broker's time-out. A failure is harmless, since the next
@@ -461,7 +455,7 @@ impl Engine {
         loop {
             // Purged records come back as deliveries, which this thread must take in between.
             match self.producer.abort_transaction(Duration::from_millis(100)) {
-                Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
+                Err(error) if error.is_retriable && Instant::now() < deadline => {
                     self.serve(WAIT);
                 }
                 Ok(()) => return,
@@ -515,7 +509,7 @@ type Job = Box<dyn FnOnce(&mut Engine) -> bool + Send>;
 
 /// A lane of a Kafka destination.
 pub(super) struct KafkaLane {
-    settings: Arc<KafkaSettings>,
+    way: Arc<Way>,
     spec: LaneSpec,
     /// Where the thread takes its work from; it ends with this, or before it when the lane is dead.
     jobs: mpsc::Sender<Job>,
@@ -525,11 +519,11 @@ pub(super) struct KafkaLane {
 
 impl KafkaLane {
     /// Opens the producer, which dials in the background.
-    pub(super) async fn open(settings: Arc<KafkaSettings>, plan: TopicPlan, message_bytes_max: usize) -> Result<Self> {
+    pub(super) async fn open(way: Arc<Way>, plan: TopicPlan, message_bytes_max: usize) -> Result<Self> {
         let (jobs, todo) = mpsc::channel::<Job>();
         let (tell, told) = oneshot::channel();
-        let lane = Self { settings: Arc::clone(&settings), spec: plan.lane.clone(), jobs, partition: None };
-        let work = move || match Engine::new(&settings, &plan, message_bytes_max) {
+        let lane = Self { way: Arc::clone(&way), spec: plan.lane.clone(), jobs, partition: None };
+        let work = move || match Engine::new(&way, &plan, message_bytes_max) {
             Ok(mut engine) => {
                 let _ = tell.send(Ok(()));
                 while todo.recv().is_ok_and(|job| job(&mut engine)) {}
@@ -577,13 +571,13 @@ impl Lane for KafkaLane {
 
     async fn progress(&mut self) -> Result<Option<Progress>> {
         let place = Place {
-            topic: self.settings.progress_topic_name(),
+            topic: self.way.settings.progress_topic_name(),
             lane: self.spec.name.clone(),
             partition: self.partition.ok_or_else(not_fenced)?,
             hint: self.spec.progress_offset,
         };
-        let settings = Arc::clone(&self.settings);
-        super::off_thread(move || progress::read(&settings, &place)).await?
+        let way = Arc::clone(&self.way);
+        super::off_thread(move || progress::read(&way, &place)).await?
     }
 
     fn progress_partition(&self) -> i32 {

@@ -14,14 +14,13 @@ use std::time::{Duration, Instant};
 
 use freshet_core::connector::Progress;
 use freshet_core::error::{Code, Error, Result};
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::Way;
 use super::client::{self, Watch};
-use super::native::{Event, Reader};
-use super::settings::KafkaSettings;
+use super::native::{Client, Event, Reader};
 
 /// The version of [`Progress`] that is written, and the only one read.
 pub(super) const VERSION: u32 = 1;
@@ -60,12 +59,12 @@ pub(super) struct Place {
 /// # Errors
 /// `kafka.delivery_timeout` when the partition's end stays out of sight, `kafka.progress_lost` when a record must be
 /// there and is not, `kafka.ledger_behind` when a newer Freshet wrote it, and what keeps a client from reading.
-pub(super) fn read(settings: &KafkaSettings, place: &Place) -> Result<Option<Progress>> {
+pub(super) fn read(way: &Way, place: &Place) -> Result<Option<Progress>> {
     let deadline = Instant::now() + WAIT;
-    let (low, high) = true_bounds(settings, place, deadline)?;
+    let (low, high) = true_bounds(way, place, deadline)?;
     let start = place.hint.filter(|hint| (low..=high).contains(hint));
     tracing::debug!(partition = place.partition, low, high, start, "reading progress");
-    let found = if high > low { scan(settings, place, start, high, deadline)? } else { Found::Nothing };
+    let found = if high > low { scan(way, place, start, high, deadline)? } else { Found::Nothing };
     match found {
         Found::Record(bytes) => parse(&bytes).map(Some),
         Found::Removed => Ok(None),
@@ -84,15 +83,15 @@ enum Found {
 }
 
 /// The partition's first and next offsets, whatever transactions are open.
-fn true_bounds(settings: &KafkaSettings, place: &Place, deadline: Instant) -> Result<(i64, i64)> {
+fn true_bounds(way: &Way, place: &Place, deadline: Instant) -> Result<(i64, i64)> {
     let what = || format!("cannot read the end of `{}`", place.topic);
-    let consumer = consumer(settings, "read_uncommitted", &what())?;
+    let consumer = consumer(way, "read_uncommitted", &what())?;
     loop {
         let error = match consumer.fetch_watermarks(&place.topic, place.partition, ASK) {
             Ok(bounds) => return Ok(bounds),
             Err(error) => error,
         };
-        while consumer.poll(Duration::ZERO).is_some() {}
+        consumer.serve(Duration::ZERO, |_| {});
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
         if is_final(code) || consumer.context().is_refused() || Instant::now() >= deadline {
             return Err(fault(consumer.context(), &what(), code));
@@ -102,9 +101,9 @@ fn true_bounds(settings: &KafkaSettings, place: &Place, deadline: Instant) -> Re
 }
 
 /// Reads at `read_committed` until the end that is announced is at least `high`.
-fn scan(settings: &KafkaSettings, place: &Place, start: Option<i64>, high: i64, deadline: Instant) -> Result<Found> {
+fn scan(way: &Way, place: &Place, start: Option<i64>, high: i64, deadline: Instant) -> Result<Found> {
     let what = || format!("cannot read progress from `{}`", place.topic);
-    let consumer = consumer(settings, "read_committed", &what())?;
+    let consumer = consumer(way, "read_committed", &what())?;
     // Asked for here, the partition's leader is known at once; left to itself, librdkafka looks after half a second.
     let _ = consumer.fetch_metadata(Some(&place.topic), ASK);
     let reader = Reader::start(consumer, &place.topic, place.partition, start)
@@ -138,10 +137,9 @@ fn scan(settings: &KafkaSettings, place: &Place, start: Option<i64>, high: i64, 
     }
 }
 
-fn consumer(settings: &KafkaSettings, isolation: &str, what: &str) -> Result<BaseConsumer<Watch>> {
-    client::consumer(settings, isolation)
-        .create_with_context(Watch::default())
-        .map_err(|error| Watch::default().explain_error(what, &error))
+fn consumer(way: &Way, isolation: &str, what: &str) -> Result<Client> {
+    Client::consumer(&client::consumer(&way.settings, isolation), Watch::new(way))
+        .map_err(|error| client::not_made(what, &error))
 }
 
 /// Errors that waiting does not cure.

@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use freshet_core::clock::Clock;
 use freshet_core::connector::{Column, Kind as ColumnKind, ModelSpec, ReadPlan, Registry};
+use freshet_core::egress::Egress;
 use freshet_core::error::{Code, Result};
 use freshet_core::id::{ConnectionId, DestinationId, InstallationId, ModelVersionId, RunId, SyncId, WorkspaceId};
 use freshet_core::queue::Stop;
 use freshet_core::run::Claim;
 use freshet_core::run::work::Started;
-use freshet_core::settings::Settings;
+use freshet_core::settings::{Reach, Settings};
 use freshet_core::sync::work::Work;
 use serde_json::{Value, json};
 
@@ -193,16 +194,18 @@ async fn attempt(hand: &Hand, (number, epoch): (usize, i64), is_staged: bool, re
     let registry = crate::formats::register(registry);
     let settings = Settings::with(&[("chunk_rows_max", &CHUNK_ROWS.to_string()), ("chunk_bytes_max", "4096")])?;
     let ledger = MemoryLedger { hand: hand.clone(), claim: (number, epoch) };
+    let egress = Arc::new(Egress::new(Reach::Private, "")?);
     let ground = Ground {
         keeper: None,
         registry: &registry,
+        egress: &egress,
         settings: &settings,
         clock: &Clock::standing(chrono::DateTime::UNIX_EPOCH),
         ledger: &ledger,
         installation: InstallationId::from(uuid::Uuid::nil()),
         record_every,
     };
-    let source = registry.find_source("memory")?.open(Value::Null).await?;
+    let source = registry.find_source("memory")?.open(Value::Null, &egress).await?;
     let plan = ReadPlan {
         model: work.spec.clone(),
         columns: work.columns.clone().unwrap_or_default().columns,

@@ -8,6 +8,7 @@ use freshet_core::connector::{
     Op, Prepared, Preview, Progress, ReadEnd, ReadRequest, Receipt, Row, Schema, SealRequest, Sealed, Sink, Source,
     SourceKind, SourceQuery, Step, Target, TopicPlan,
 };
+use freshet_core::egress::Egress;
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::run::work::Delivered;
 use freshet_core::run::{CountBase, Counts, RunState};
@@ -60,7 +61,7 @@ impl SourceKind for Memory {
         String::new()
     }
 
-    async fn open(&self, (): ()) -> Result<Box<dyn Source>> {
+    async fn open(&self, (): (), _: Arc<Egress>) -> Result<Box<dyn Source>> {
         Ok(Box::new(MemorySource(self.0.clone())))
     }
 }
@@ -170,7 +171,7 @@ impl DestinationKind for Memory {
         Ok(())
     }
 
-    async fn open(&self, (): ()) -> Result<Box<dyn Destination>> {
+    async fn open(&self, (): (), _: Arc<Egress>) -> Result<Box<dyn Destination>> {
         Ok(Box::new(MemoryDestination(self.0.clone())))
     }
 }

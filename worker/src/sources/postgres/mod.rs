@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `settings` | the form, and what may be set |
 //! | `session` | connecting, and errors by SQLSTATE |
+//! | `relay` | from the driver to the address that was judged |
 //! | `sql` | the check of a model's statement; quoting |
 //! | `types` | which types are sent, and how their binary form is read |
 //! | `catalogue` | the connection test, listing, columns, preview, key check |
@@ -20,17 +21,21 @@ mod ahead;
 mod catalogue;
 mod diff;
 mod read;
+mod relay;
 mod seal;
 mod session;
 mod settings;
 mod sql;
 pub mod types;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use freshet_core::connector::{
     Ahead, BatchName, Catalogue, Field, KeyCheck, ModelSpec, Preview, ReadEnd, ReadMode, ReadRequest, Schema,
     SealRequest, Sealed, Sink, Source, SourceKind, Step,
 };
+use freshet_core::egress::Egress;
 use freshet_core::error::Result;
 use serde_json::Value;
 
@@ -61,8 +66,8 @@ impl SourceKind for Kind {
         settings.setup_script()
     }
 
-    async fn open(&self, settings: PostgresSettings) -> Result<Box<dyn Source>> {
-        Ok(Box::new(Postgres { session: Session::new(settings) }))
+    async fn open(&self, settings: PostgresSettings, egress: Arc<Egress>) -> Result<Box<dyn Source>> {
+        Ok(Box::new(Postgres { session: Session::new(settings, egress) }))
     }
 }
 

@@ -1,41 +1,42 @@
 //! Connecting to a source, and what its errors mean.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use freshet_core::egress::Egress;
 use freshet_core::error::{Code, Error, Result};
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::net::TcpStream;
 
+use super::relay;
 use super::settings::{PostgresSettings, TlsMode};
 
-/// How long to wait for an address to answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a login may take.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection that is opened when it is first used.
 pub(super) struct Session {
     pub(super) settings: PostgresSettings,
+    egress: Arc<Egress>,
     connection: Option<PgConnection>,
 }
 
 impl Session {
-    pub(super) fn new(settings: PostgresSettings) -> Self {
-        Self { settings, connection: None }
+    pub(super) fn new(settings: PostgresSettings, egress: Arc<Egress>) -> Self {
+        Self { settings, egress, connection: None }
     }
 
     /// The connection: read-only, in UTC, with texts in their one exact form.
     ///
     /// # Errors
-    /// `postgres.unreachable`, `postgres.tls_failed`, `postgres.login_failed`.
+    /// `platform.egress_blocked`, `postgres.unreachable`, `postgres.tls_failed`, `postgres.login_failed`.
     pub(super) async fn open(&mut self) -> Result<&mut PgConnection> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                self.reach().await?;
-                connect(&self.settings).await?
-            }
+            None => self.connect().await?,
         };
         Ok(self.connection.insert(connection))
     }
@@ -43,59 +44,75 @@ impl Session {
     /// Finds the host and knocks at its port.
     ///
     /// # Errors
-    /// `postgres.unreachable`.
+    /// `platform.egress_blocked`, `postgres.unreachable`.
     pub(super) async fn reach(&self) -> Result<SocketAddr> {
-        let (host, port) = (self.settings.host.as_str(), self.settings.port);
-        let unreachable = |what: &str| Error::new(Code::PostgresUnreachable, format!("{host}:{port} {what}"));
-        let addresses: Vec<_> = tokio::net::lookup_host((host, port))
-            .await
-            .map_err(|error| unreachable("does not resolve to an address").caused_by(error))?
-            .collect();
-        let mut last = unreachable("does not resolve to an address");
-        for address in addresses {
-            match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(_)) => return Ok(address),
-                Ok(Err(error)) => last = unreachable("refuses connections").caused_by(error),
-                Err(_) => last = unreachable("does not answer within 10 s"),
-            }
-        }
-        Err(last)
+        self.dial().await?.peer_addr().map_err(|error| self.told(Code::PostgresUnreachable, BROKE_OFF).caused_by(error))
     }
 
     /// Forgets the connection, after an error that leaves it in an unknown state.
     pub(super) fn forget(&mut self) {
         self.connection = None;
     }
-}
 
-async fn connect(settings: &PostgresSettings) -> Result<PgConnection> {
-    match connect_once(settings, settings.tls.mode).await {
-        // The driver takes `allow` for `disable`.
-        Err(error) if settings.tls.mode == TlsMode::Allow && error.code == Code::PostgresLogin => {
-            connect_once(settings, TlsMode::Require).await
+    async fn dial(&self) -> Result<TcpStream> {
+        self.egress.connect(&self.settings.host, self.settings.port, Code::PostgresUnreachable).await
+    }
+
+    async fn connect(&self) -> Result<PgConnection> {
+        let mode = self.settings.tls.mode;
+        match self.connect_once(mode).await {
+            // The driver takes `allow` for `disable`.
+            Err(error) if mode == TlsMode::Allow && error.code == Code::PostgresLogin => {
+                self.connect_once(TlsMode::Require).await
+            }
+            connected => connected,
         }
-        connected => connected,
+    }
+
+    async fn connect_once(&self, mode: TlsMode) -> Result<PgConnection> {
+        let told = |code, what: &str| self.told(code, what);
+        let options = self.aim(options(&self.settings, mode), mode).await?;
+        let connected = tokio::time::timeout(LOGIN_TIMEOUT, PgConnection::connect_with(&options)).await;
+        match connected {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(sqlx::Error::Database(error))) => Err(told(
+                login_code(error.code().as_deref()),
+                &format!("refuses the login: SQLSTATE {}", error.code().as_deref().unwrap_or("unknown")),
+            )
+            .caused_by(sqlx::Error::Database(error))),
+            Ok(Err(error)) if is_tls(&error) => {
+                Err(told(Code::PostgresTls, "cannot agree on TLS, or its certificate is not trusted").caused_by(error))
+            }
+            Ok(Err(error)) => Err(told(Code::PostgresUnreachable, BROKE_OFF).caused_by(error)),
+            Err(_) => Err(told(Code::PostgresUnreachable, "does not finish the login within 20 s")),
+        }
+    }
+
+    /// Points the driver at an address that was judged: at the address itself where no name is needed, else through a
+    /// relay, for the name then belongs to TLS.
+    async fn aim(&self, options: PgConnectOptions, mode: TlsMode) -> Result<PgConnectOptions> {
+        let (host, port) = (&self.settings.host, self.settings.port);
+        let is_encrypted = match mode {
+            TlsMode::Disable | TlsMode::Allow => false,
+            TlsMode::Prefer | TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => true,
+        };
+        let stream = self.dial().await?;
+        if is_encrypted && host.parse::<IpAddr>().is_err() {
+            let socket = relay::to(stream, port)
+                .map_err(|error| Error::new(Code::Internal, "no socket for a connection").caused_by(error))?;
+            return Ok(options.host(host).port(port).socket(socket));
+        }
+        let broke = |error| self.told(Code::PostgresUnreachable, BROKE_OFF).caused_by(error);
+        Ok(options.host(&stream.peer_addr().map_err(broke)?.ip().to_string()).port(port))
+    }
+
+    fn told(&self, code: Code, what: &str) -> Error {
+        Error::new(code, format!("{}:{} {what}", self.settings.host, self.settings.port))
     }
 }
 
-async fn connect_once(settings: &PostgresSettings, mode: TlsMode) -> Result<PgConnection> {
-    let options = options(settings, mode);
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT * 2, PgConnection::connect_with(&options)).await;
-    let told = |code, what: &str| Error::new(code, format!("{}:{} {what}", settings.host, settings.port));
-    match connected {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(sqlx::Error::Database(error))) => Err(told(
-            login_code(error.code().as_deref()),
-            &format!("refuses the login: SQLSTATE {}", error.code().as_deref().unwrap_or("unknown")),
-        )
-        .caused_by(sqlx::Error::Database(error))),
-        Ok(Err(error)) if is_tls(&error) => {
-            Err(told(Code::PostgresTls, "cannot agree on TLS, or its certificate is not trusted").caused_by(error))
-        }
-        Ok(Err(error)) => Err(told(Code::PostgresUnreachable, "broke the connection off").caused_by(error)),
-        Err(_) => Err(told(Code::PostgresUnreachable, "does not finish the login within 20 s")),
-    }
-}
+/// What is said of a server that hangs up.
+const BROKE_OFF: &str = "broke the connection off";
 
 fn login_code(sqlstate: Option<&str>) -> Code {
     match sqlstate {
@@ -126,8 +143,6 @@ fn options(settings: &PostgresSettings, mode: TlsMode) -> PgConnectOptions {
     };
     let timeout = format!("{}s", settings.statement_timeout_s);
     let mut options = PgConnectOptions::new_without_pgpass()
-        .host(&settings.host)
-        .port(settings.port)
         .database(&settings.database)
         .username(&settings.user)
         .password(settings.password.as_ref().map_or("", ExposeSecret::expose_secret))

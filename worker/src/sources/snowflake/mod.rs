@@ -36,12 +36,15 @@ pub mod sign_in;
 pub mod sql;
 mod streams;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use freshet_core::connector::{
     Ahead, BatchName, Catalogue, Consent, DrawnKey, Field, Granted, KeyCheck, MadeStream, ModelSpec, NewStream,
     Preview, ReadEnd, ReadRequest, Schema, SealRequest, Sealed, SecretKeeper, Sink, Source, SourceKind, SourceQuery,
     Step,
 };
+use freshet_core::egress::Egress;
 use freshet_core::error::Result;
 use freshet_core::settings::Secret;
 use secrecy::ExposeSecret;
@@ -98,8 +101,8 @@ impl SourceKind for Kind {
         })
     }
 
-    async fn open(&self, settings: SnowflakeSettings) -> Result<Box<dyn Source>> {
-        Ok(Box::new(Snowflake { session: Session::new(settings, self.hosts.clone()) }))
+    async fn open(&self, settings: SnowflakeSettings, egress: Arc<Egress>) -> Result<Box<dyn Source>> {
+        Ok(Box::new(Snowflake { session: Session::new(settings, self.hosts.clone(), egress) }))
     }
 }
 
@@ -145,7 +148,7 @@ impl Source for Snowflake {
         ahead::count(&mut self.session, request).await
     }
 
-    fn keep_secrets(&mut self, keeper: std::sync::Arc<dyn SecretKeeper>) {
+    fn keep_secrets(&mut self, keeper: Arc<dyn SecretKeeper>) {
         self.session.keep_secrets(keeper);
     }
 

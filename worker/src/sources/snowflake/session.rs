@@ -2,26 +2,23 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use freshet_core::clock::Clock;
 use freshet_core::connector::{Granted, LockedSecret, SecretKeeper, SourceQuery};
+use freshet_core::egress::Egress;
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::settings::Secret;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::net::TcpStream;
 
 use super::client::{Client, ClientSettings, Pace, QueryTag, Statement, Texts, http_client};
 use super::settings::{Hosts, REFRESH_TOKEN, SnowflakeSettings, no_consent};
 use super::sign_in::oauth::{LockedToken, RefreshTokens};
 
-/// How long to wait for an address to answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 pub(super) struct Session {
     pub(super) settings: SnowflakeSettings,
     hosts: Hosts,
+    egress: Arc<Egress>,
     client: Option<Client>,
     keeper: Option<Arc<dyn SecretKeeper>>,
 }
@@ -51,8 +48,8 @@ impl LockedToken for StoredLock {
 }
 
 impl Session {
-    pub(super) fn new(settings: SnowflakeSettings, hosts: Hosts) -> Self {
-        Self { settings, hosts, client: None, keeper: None }
+    pub(super) fn new(settings: SnowflakeSettings, hosts: Hosts, egress: Arc<Egress>) -> Self {
+        Self { settings, hosts, egress, client: None, keeper: None }
     }
 
     /// Takes and keeps the refresh token there.
@@ -66,10 +63,12 @@ impl Session {
     /// # Errors
     /// As [`OAuthApp::exchange`].
     pub(super) async fn finish_consent(&self, redirect_url: &str, code: &Secret, verifier: &Secret) -> Result<Granted> {
-        let app = self.settings.oauth_app(self.base_url()?)?;
+        let base_url = self.base_url()?;
+        let http = http_client(&self.egress, &base_url)?;
+        let app = self.settings.oauth_app(base_url)?;
         let text = |secret: &Secret| SecretString::from(secret.expose().to_owned());
         let (code, verifier) = (text(code), text(verifier));
-        let tokens = app.exchange(&http_client()?, Clock::system().now(), &code, &verifier, redirect_url).await?;
+        let tokens = app.exchange(&http, Clock::system().now(), &code, &verifier, redirect_url).await?;
         let refresh = tokens.refresh.ok_or_else(|| {
             let told = "the consent brought no refresh token; the integration needs OAUTH_ISSUE_REFRESH_TOKENS = TRUE";
             Error::new(Code::SnowflakeConsent, told)
@@ -93,6 +92,7 @@ impl Session {
             context: self.settings.context(),
             statement_timeout_s: self.settings.statement_timeout_s,
             credits_per_hour: self.settings.credits_per_hour,
+            egress: Arc::clone(&self.egress),
             pace: Pace::default(),
             clock: Clock::system(),
         })?;
@@ -106,25 +106,15 @@ impl Session {
     /// Finds the host and knocks at its port.
     ///
     /// # Errors
-    /// `snowflake.unreachable`.
+    /// `platform.egress_blocked`, `snowflake.unreachable`.
     pub(super) async fn reach(&self) -> Result<SocketAddr> {
         let base_url = self.base_url()?;
         let url = url::Url::parse(&base_url).map_err(|error| broken("the address does not read", error))?;
-        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(443));
-        let unreachable = |what: &str| Error::new(Code::SnowflakeUnreachable, format!("{host}:{port} {what}"));
-        let addresses: Vec<_> = tokio::net::lookup_host((host.trim_matches(['[', ']']), port))
-            .await
-            .map_err(|error| unreachable("does not resolve to an address").caused_by(error))?
-            .collect();
-        let mut last = unreachable("does not resolve to an address");
-        for address in addresses {
-            match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(_)) => return Ok(address),
-                Ok(Err(error)) => last = unreachable("refuses connections").caused_by(error),
-                Err(_) => last = unreachable("does not answer within 10 s"),
-            }
-        }
-        Err(last)
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let stream = self.egress.connect(host, url.port_or_known_default().unwrap_or(443), Code::SnowflakeUnreachable);
+        stream.await?.peer_addr().map_err(|error| {
+            Error::new(Code::SnowflakeUnreachable, format!("{base_url} broke the connection off")).caused_by(error)
+        })
     }
 
     /// A small result as texts.

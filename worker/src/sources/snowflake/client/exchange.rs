@@ -164,6 +164,9 @@ impl Client {
     /// A request that found no answer.
     fn unsent(&self, error: reqwest::Error) -> Failed {
         let base = &self.0.settings.base_url;
+        if let Some(blocked) = blocked(&error) {
+            return Failed::Final(blocked);
+        }
         if is_tls(&error) {
             let told = format!("{base} cannot agree on TLS, or its certificate is not trusted");
             return Failed::Final(Error::new(Code::SnowflakeTls, told).caused_by(error.without_url()));
@@ -209,18 +212,26 @@ pub(super) fn is_gzip(response: &reqwest::Response) -> bool {
     encoding.is_some_and(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"gzip"))
 }
 
+/// The egress policy's refusal, if that is why a request found no answer.
+pub(in crate::sources::snowflake) fn blocked(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+    let told = causes(error).find_map(|cause| cause.downcast_ref::<Error>())?;
+    (told.code == Code::EgressBlocked).then(|| Error::new(told.code, told.message.clone()))
+}
+
 /// Whether rustls is at the bottom of an error; its refusals come wrapped in I/O errors, more than once.
 fn is_tls(error: &reqwest::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(inner) = cause {
-        if inner.is::<rustls::Error>() {
-            return true;
-        }
+    causes(error).any(|cause| cause.is::<rustls::Error>())
+}
+
+/// An error and what is below it.
+fn causes<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |inner| {
         // An I/O error's source is that of what it wraps: what it wraps is reached by `get_ref` alone.
-        cause = match inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        match inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
             Some(wrapped) => Some(wrapped),
             None => inner.source(),
-        };
-    }
-    false
+        }
+    })
 }

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use freshet_core::clock::Clock;
 use freshet_core::connector::SourceQuery;
+use freshet_core::egress::Egress;
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::id::RequestId;
 use rand::Rng;
@@ -39,6 +40,7 @@ use answer::Refusal;
 use body::Body;
 use exchange::{Call, Reply};
 
+pub(super) use exchange::blocked;
 pub use rows::Rows;
 pub(super) use rows::unsupported;
 pub use statement::{Context, QueryTag, Statement, Wait};
@@ -82,6 +84,8 @@ pub struct ClientSettings {
     pub statement_timeout_s: u32,
     /// What an hour of the warehouse costs, in credits, for estimates.
     pub credits_per_hour: f64,
+    /// Which addresses the account may be at.
+    pub egress: Arc<Egress>,
     /// How requests are spaced.
     pub pace: Pace,
     /// For the times in tokens.
@@ -110,9 +114,10 @@ impl Client {
     /// A client. Does not dial yet.
     ///
     /// # Errors
-    /// `platform.internal` when the machine's certificates cannot be read.
+    /// As [`http_client`].
     pub fn new(settings: ClientSettings) -> Result<Self> {
-        Ok(Self(Arc::new(Inner { http: http_client()?, settings, queries: Mutex::default() })))
+        let http = http_client(&settings.egress, &settings.base_url)?;
+        Ok(Self(Arc::new(Inner { http, settings, queries: Mutex::default() })))
     }
 
     /// The statements that were answered since this was asked the last time, at most [`account::QUERIES_MAX`].

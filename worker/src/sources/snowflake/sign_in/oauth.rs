@@ -19,6 +19,8 @@ use oauth2::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 
+use crate::sources::snowflake::client::blocked;
+
 /// A token is renewed when less than this is left of it.
 const RENEW_BEFORE_S: i64 = 60;
 /// How long an access token lives when Snowflake does not say; the default of an integration.
@@ -206,8 +208,13 @@ fn tokens(answer: &BasicTokenResponse, now: DateTime<Utc>) -> Tokens {
     }
 }
 
+/// Bytes of a token endpoint's answer, at most.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
 #[derive(Debug, thiserror::Error)]
 enum CallError {
+    #[error("an answer of more than {ANSWER_BYTES_MAX} bytes")]
+    TooLong,
     #[error(transparent)]
     Http(#[from] reqwest::Error),
     #[error(transparent)]
@@ -223,12 +230,19 @@ impl<'c> oauth2::AsyncHttpClient<'c> for Http {
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(async move {
-            let answer = self.0.execute(request.try_into()?).await?;
+            let mut answer = self.0.execute(request.try_into()?).await?;
             let mut response = http::Response::builder().status(answer.status());
             for (name, value) in answer.headers() {
                 response = response.header(name, value);
             }
-            Ok(response.body(answer.bytes().await?.to_vec())?)
+            let mut body = Vec::new();
+            while let Some(piece) = answer.chunk().await? {
+                body.extend_from_slice(&piece);
+                if body.len() > ANSWER_BYTES_MAX {
+                    return Err(CallError::TooLong);
+                }
+            }
+            Ok(response.body(body)?)
         })
     }
 }
@@ -243,7 +257,10 @@ fn refused(error: TokenError) -> Error {
         RequestTokenError::ServerResponse(answer) => {
             (Code::SnowflakeLogin, format!("Snowflake refuses the OAuth client: {}", answer.error().as_ref()))
         }
-        RequestTokenError::Request(_) => (Code::SnowflakeUnreachable, "the token request found no answer".to_owned()),
+        RequestTokenError::Request(error) => match blocked(error) {
+            Some(blocked) => return blocked,
+            None => (Code::SnowflakeUnreachable, "the token request found no answer".to_owned()),
+        },
         RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
             (Code::SnowflakeUnreachable, "the answer to the token request does not read".to_owned())
         }
