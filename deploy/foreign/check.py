@@ -1,9 +1,10 @@
-"""Looks at the Snowflake client and the emulator with software that we did not write. Started by `check`."""
+"""Looks at the Snowflake client, the emulator and the API with software that we did not write. Started by `check`."""
 
 import argparse
 import base64
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -313,12 +314,60 @@ def robust(given, emulator, folder):
     return f"no answer of 5xx; {cases[-1] if cases else ''}"
 
 
-CHECKS = {check.__name__: check for check in (jwt, cells, sql, client, shape, robust)}
+ROLES = ("viewer", "operator", "editor", "admin", "owner")
+
+
+def api(given, _emulator, folder):
+    """schemathesis throws what the document of our own API allows, and what it does not, at it, as each role: no 5xx, and no
+    answer that the document does not describe."""
+    name, port = "foreign_" + secrets.token_hex(6), free_port()
+    run(ROOT / "deploy/dev/postgres", "psql", "-c", f"create database {name} owner freshet_owner")
+    place = {variable: os.environ[variable].rsplit("/", 1)[0] + "/" + name
+             for variable in ("FRESHET_DATABASE_URL", "FRESHET_OWNER_DATABASE_URL")}
+    many = {f"FRESHET_API_{kind}_PER_MINUTE": "1000000" for kind in ("READS", "WRITES", "EXPENSIVE")}
+    environment = dict(os.environ, **place, **many, FRESHET_API_LISTEN=f"127.0.0.1:{port}", FRESHET_LOG="warn")
+    environment["FRESHET_MASTER_KEYS"] = run(given.freshet, "key", "master").strip()
+    run(given.freshet, "migrate", env=environment)
+    run(given.freshet, "workspace", "create", "acme", env=environment)
+    document = folder / "openapi.json"
+    document.write_text(run(given.freshet, "openapi"))
+    service = subprocess.Popen([given.freshet, "serve"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        ready(f"http://127.0.0.1:{port}/readyz")
+        count = 0
+        for seed, role in enumerate(ROLES, 1):
+            made = json.loads(run(given.freshet, "key", "create", "--workspace", "acme", "--role", role, env=environment))
+            out = subprocess.run([BIN / "schemathesis", "--config-file", HERE / "schemathesis.toml", "run", document,
+                                  "--url", f"http://127.0.0.1:{port}", "-H", f"Authorization: Bearer {made['key']}",
+                                  "--seed", str(seed), "--workers", "2", "--max-examples", "8", "--request-timeout", "30",
+                                  "--phases", "coverage,fuzzing", "--no-color"], capture_output=True, text=True, timeout=280)
+            if out.returncode:
+                raise Finding(f"as {role}: {out.stdout[-6000:]}{out.stderr[-1000:]}")
+            count += int(re.search(r"(\d+) generated", out.stdout).group(1))
+    finally:
+        service.terminate()
+        service.wait(30)
+    if count < 5_000:
+        raise Finding(f"only {count} requests: too few to say anything")
+    return f"{count} requests as {', '.join(ROLES)}: no answer of 5xx, none outside the document"
+
+
+def ready(url):
+    for _ in range(150):
+        try:
+            with urllib.request.urlopen(url):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise Finding(f"{url} does not answer")
+
+
+CHECKS = {check.__name__: check for check in (jwt, cells, sql, client, shape, robust, api)}
 
 
 def main():
     arguments = argparse.ArgumentParser()
-    for name in ("emulator", "probe", "prism"):
+    for name in ("emulator", "probe", "prism", "freshet"):
         arguments.add_argument(f"--{name}", required=True)
     arguments.add_argument("names", nargs="*", choices=[*CHECKS, []])
     given = arguments.parse_args()

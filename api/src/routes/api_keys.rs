@@ -31,6 +31,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 #[serde(deny_unknown_fields)]
 struct NewServiceAccount {
     /// Unique in the workspace, 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     name: String,
 }
 
@@ -47,6 +48,7 @@ struct NewApiKey {
     of_organization: bool,
     /// Days until it expires, 1 to 3650; 365 if not given.
     #[serde(default = "year")]
+    #[schema(minimum = 1, maximum = 3650)]
     days: i64,
 }
 
@@ -60,6 +62,7 @@ fn year() -> i64 {
 struct Roll {
     /// Hours that the old key goes on working, 0 to 168; 24 if not given.
     #[serde(default = "day")]
+    #[schema(minimum = 0, maximum = 168)]
     overlap_hours: i64,
 }
 
@@ -81,11 +84,13 @@ struct MadeApiKey {
 #[serde(deny_unknown_fields)]
 struct KeysQuery {
     /// Rows, 1 to 200; 50 if not given.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
     /// The `next_cursor` of the page before.
+    #[param(pattern = r"^v1\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
     cursor: Option<String>,
     /// Only this account's.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<ServiceAccountId>)]
     service_account_id: Option<ServiceAccountId>,
 }
 

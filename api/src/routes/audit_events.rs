@@ -35,8 +35,10 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 #[serde(deny_unknown_fields)]
 struct AuditQuery {
     /// Rows, 1 to 200; 50 if not given. Not for an export.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
     /// The `next_cursor` of the page before.
+    #[param(pattern = r"^v1\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
     cursor: Option<String>,
     /// Of this action, `connection.created`, or of every action on this noun, `connection`.
     action: Option<String>,
@@ -106,8 +108,7 @@ async fn list_audit_events(State(api): State<Api>, By(caller): By, Query(query):
     params(AuditQuery),
     security(("key" = ["audit:read"])),
     responses(
-        (status = 200, body = String, content_type = "application/x-ndjson"),
-        (status = 200, body = String, content_type = "text/csv"),
+        (status = 200, content((String = "application/x-ndjson"), (String = "text/csv"))),
         (status = "default", body = Problem, content_type = "application/problem+json"),
     )
 )]

@@ -37,6 +37,7 @@ struct NewConnection {
     /// `postgres`; `GET /v1/kinds` lists them.
     kind: String,
     /// Unique in the workspace, 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     name: String,
     /// As the kind's form has them; secrets go to the vault and are never shown again.
     #[schema(value_type = Object)]
@@ -47,6 +48,7 @@ struct NewConnection {
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ConnectionPatch {
+    #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// A merge patch (RFC 7396); a secret not named stays.
     #[schema(value_type = Option<Object>)]
@@ -99,7 +101,7 @@ async fn get_connection(State(api): State<Api>, By(caller): By, Path(id): Path<C
     patch,
     path = "/connections/{id}",
     tag = "connections",
-    params(("id" = ConnectionId, Path), ("If-Match" = String, Header)),
+    params(("id" = ConnectionId, Path), ("If-Match" = String, Header, pattern = r#"^"[0-9]{1,18}"$"#)),
     security(("key" = ["connections:write"])),
     request_body = ConnectionPatch,
     responses((status = 200, body = Endpoint<ConnectionId>), (status = "default", body = Problem, content_type = "application/problem+json"))
@@ -121,7 +123,7 @@ async fn update_connection(
     delete,
     path = "/connections/{id}",
     tag = "connections",
-    params(("id" = ConnectionId, Path), ("If-Match" = String, Header)),
+    params(("id" = ConnectionId, Path), ("If-Match" = String, Header, pattern = r#"^"[0-9]{1,18}"$"#)),
     security(("key" = ["connections:write"])),
     responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json"))
 )]

@@ -30,6 +30,7 @@ struct NewDestination {
     /// `kafka`; `GET /v1/kinds` lists them.
     kind: String,
     /// Unique in the workspace, 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     name: String,
     /// As the kind's form has them; secrets go to the vault and are never shown again.
     #[schema(value_type = Object)]
@@ -40,6 +41,7 @@ struct NewDestination {
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct DestinationPatch {
+    #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// A merge patch (RFC 7396); a secret not named stays.
     #[schema(value_type = Option<Object>)]
@@ -92,7 +94,7 @@ async fn get_destination(State(api): State<Api>, By(caller): By, Path(id): Path<
     patch,
     path = "/destinations/{id}",
     tag = "destinations",
-    params(("id" = DestinationId, Path), ("If-Match" = String, Header)),
+    params(("id" = DestinationId, Path), ("If-Match" = String, Header, pattern = r#"^"[0-9]{1,18}"$"#)),
     security(("key" = ["destinations:write"])),
     request_body = DestinationPatch,
     responses((status = 200, body = Endpoint<DestinationId>), (status = "default", body = Problem, content_type = "application/problem+json"))
@@ -114,7 +116,7 @@ async fn update_destination(
     delete,
     path = "/destinations/{id}",
     tag = "destinations",
-    params(("id" = DestinationId, Path), ("If-Match" = String, Header)),
+    params(("id" = DestinationId, Path), ("If-Match" = String, Header, pattern = r#"^"[0-9]{1,18}"$"#)),
     security(("key" = ["destinations:write"])),
     responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json"))
 )]

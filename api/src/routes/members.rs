@@ -37,6 +37,7 @@ struct MemberPatch {
 #[serde(deny_unknown_fields)]
 struct InvitationNew {
     /// To whom.
+    #[schema(format = Email, max_length = 254)]
     email: String,
     /// As what; no role that may do more than the caller.
     role: Role,
@@ -85,7 +86,7 @@ async fn get_member(State(api): State<Api>, By(caller): By, Path(id): Path<Membe
     patch,
     path = "/members/{id}",
     tag = "members",
-    params(("id" = MembershipId, Path), ("If-Match" = String, Header)),
+    params(("id" = MembershipId, Path), ("If-Match" = String, Header, pattern = r#"^"[0-9]{1,18}"$"#)),
     security(("key" = ["members:write"])),
     request_body = MemberPatch,
     responses((status = 200, body = Member), (status = "default", body = Problem, content_type = "application/problem+json"))

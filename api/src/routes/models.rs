@@ -34,6 +34,7 @@ struct NewModel {
     /// Where it is read.
     connection_id: ConnectionId,
     /// Unique in the workspace, 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     name: String,
     /// A table, one SELECT, or a Stream.
     spec: ModelSpec,
@@ -46,6 +47,7 @@ struct NewModel {
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ModelPatch {
+    #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     spec: Option<ModelSpec>,
     primary_key: Option<Vec<String>>,
@@ -123,7 +125,7 @@ async fn get_model(State(api): State<Api>, By(caller): By, Path(id): Path<ModelI
     patch,
     path = "/models/{id}",
     tag = "models",
-    params(("id" = ModelId, Path), ("If-Match" = String, Header)),
+    params(("id" = ModelId, Path), ("If-Match" = String, Header, pattern = r#"^"[0-9]{1,18}"$"#)),
     security(("key" = ["models:write"])),
     request_body = ModelPatch,
     responses((status = 200, body = ModelBody), (status = "default", body = Problem, content_type = "application/problem+json"))
@@ -148,7 +150,7 @@ async fn update_model(
     delete,
     path = "/models/{id}",
     tag = "models",
-    params(("id" = ModelId, Path), ("If-Match" = String, Header)),
+    params(("id" = ModelId, Path), ("If-Match" = String, Header, pattern = r#"^"[0-9]{1,18}"$"#)),
     security(("key" = ["models:write"])),
     responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json"))
 )]

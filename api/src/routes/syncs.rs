@@ -41,6 +41,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 #[serde(deny_unknown_fields)]
 struct NewSync {
     /// Unique in the workspace, 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     name: String,
     /// What is read.
     model_id: ModelId,
@@ -54,6 +55,7 @@ struct NewSync {
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SyncPatch {
+    #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// A merge patch (RFC 7396) of the configuration.
     #[schema(value_type = Option<Object>)]
@@ -149,7 +151,7 @@ async fn get_sync(State(api): State<Api>, By(caller): By, Path(id): Path<SyncId>
     patch,
     path = "/syncs/{id}",
     tag = "syncs",
-    params(("id" = SyncId, Path), ("If-Match" = String, Header), PatchQuery),
+    params(("id" = SyncId, Path), ("If-Match" = String, Header, pattern = r#"^"[0-9]{1,18}"$"#), PatchQuery),
     security(("key" = ["syncs:write"])),
     request_body = SyncPatch,
     responses((status = 200, body = ChangedSync), (status = "default", body = Problem, content_type = "application/problem+json"))

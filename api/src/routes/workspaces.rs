@@ -27,8 +27,10 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 #[serde(deny_unknown_fields)]
 struct NewWorkspace {
     /// Its short name, 1 to 63 of a-z, 0-9 and -; unique in the organization.
+    #[schema(pattern = "^[a-z0-9][a-z0-9-]{0,62}$")]
     slug: String,
     /// Its name on the screen, 1 to 200 characters; the slug if not given.
+    #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
 }
 
@@ -50,7 +52,7 @@ async fn get_organization(State(api): State<Api>, By(caller): By) -> Answer {
     patch,
     path = "/organization",
     tag = "organization",
-    params(("If-Match" = String, Header)),
+    params(("If-Match" = String, Header, pattern = r#"^"[0-9]{1,18}"$"#)),
     security(("key" = ["organization:write"])),
     request_body = OrganizationPatch,
     responses((status = 200, body = Organization), (status = "default", body = Problem, content_type = "application/problem+json"))
