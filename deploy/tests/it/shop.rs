@@ -18,6 +18,18 @@ use rdkafka::topic_partition_list::Offset;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+/// Once a run has published something its next counts take a moment to write, so that whoever looks sees it under way,
+/// however fast the machine is.
+const SLOW_COUNTS: &str = "
+    create function slow_counts() returns trigger language plpgsql as $$
+    begin
+        perform pg_sleep(0.3);
+        return new;
+    end $$;
+    create trigger slow_counts before update of published_count on public.run for each row
+        when (old.published_count > 0 and new.published_count > old.published_count)
+        execute function slow_counts();";
+
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -69,14 +81,19 @@ impl Shop {
             bench,
             source,
         };
+        shop.slow_counts().await;
         shop.sql(sql).await;
         shop.make_sync(&database, &admin, spec, key, config).await
     }
 
+    /// Lets a run be seen under way: see [`SLOW_COUNTS`].
+    pub async fn slow_counts(&self) {
+        run_sql(&self.bench.admin_url, SLOW_COUNTS).await;
+    }
+
     /// Runs statements at the source.
     pub async fn sql(&self, sql: &str) {
-        let mut connection = PgConnection::connect(&self.source).await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+        run_sql(&self.source, sql).await;
     }
 
     async fn make_sync(mut self, database: &str, admin: &str, spec: ModelSpec, key: &[&str], config: Value) -> Self {
@@ -170,6 +187,11 @@ impl Shop {
     pub fn committed(&self) -> Vec<Seen> {
         committed(&self.topic)
     }
+}
+
+async fn run_sql(url: &str, sql: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
 }
 
 /// A worker process.

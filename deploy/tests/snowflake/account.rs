@@ -139,6 +139,7 @@ pub async fn sync_of(connection: Value, hosts: &str, spec: ModelSpec, key: &[&st
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let shop = Shop { bench, source: String::new(), sync: made, topic, environment };
+    shop.slow_counts().await;
     let worker = shop.worker();
     answered(&shop, Question::DescribeModel { model: model.id }).await.unwrap();
     drop(worker);
