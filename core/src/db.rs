@@ -278,10 +278,18 @@ pub(crate) fn fenced(statement: &'static str) -> &'static str {
     statement
 }
 
+/// What Postgres says of NUL in `text` and in `jsonb`: `character_not_in_repertoire`, `untranslatable_character`.
+const NUL_IN_TEXT: [&str; 2] = ["22021", "22P05"];
+
 /// Names what failed; a broken constraint that has a meaning of its own becomes that error.
 pub(crate) fn failed(what: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
     move |error| {
-        let constraint = error.as_database_error().and_then(|database| database.constraint()).map(str::to_owned);
+        let database = error.as_database_error();
+        if database.and_then(|database| database.code()).is_some_and(|state| NUL_IN_TEXT.contains(&&*state)) {
+            return Error::new(Code::Invalid, "a text has the character NUL in it, which Postgres cannot keep")
+                .caused_by(error);
+        }
+        let constraint = database.and_then(|database| database.constraint()).map(str::to_owned);
         match constraint.as_deref().and_then(named_by_constraint) {
             Some(named) => named.caused_by(error),
             None => Error::new(Code::Database, what).caused_by(error),

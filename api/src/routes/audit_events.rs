@@ -34,7 +34,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 struct AuditQuery {
-    /// Rows, 1 to 200; 50 if not given. Not for an export.
+    /// Rows, 1 to 200; 50 if not given. An export has all of them.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
     /// The `next_cursor` of the page before.
@@ -117,7 +117,8 @@ async fn export_audit_events(State(api): State<Api>, By(caller): By, Query(query
         true => caller.in_organization()?.may(Right::AuditRead, None)?,
         false => caller.may(Right::AuditRead)?,
     }
-    let first = PageRequest::new(Some(LIMIT_MAX), query.cursor.as_deref())?;
+    let asked = PageRequest::new(query.limit, query.cursor.as_deref())?;
+    let first = PageRequest { limit: LIMIT_MAX, ..asked };
     Ok(exported(api.app, caller, query.organization, query.filter()?, first, query.format))
 }
 

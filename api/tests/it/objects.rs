@@ -93,6 +93,8 @@ async fn bad_requests_get_a_problem_that_names_the_field_and_leave_nothing_behin
             400,
             "request.invalid",
         ),
+        ("/v1/service-accounts", json!({"name": "a\0b"}), 400, "request.invalid"),
+        ("/v1/destinations", kafka(json!({"bootstrap_servers": "b:1", "client_id": "a\0b"})), 400, "request.invalid"),
         ("/v1/destinations", kafka(json!({"bootstrap_servers": "no-port"})), 400, "request.invalid"),
         (
             "/v1/destinations",
