@@ -77,13 +77,26 @@ fn refuse_weak(password: &str, hints: &[&str]) -> Result<()> {
     }
     // Of a long one the beginning is enough to judge by, and bounds the time it takes.
     let beginning: String = password.chars().take(72).collect();
-    if u8::from(zxcvbn::zxcvbn(&beginning, hints).score()) < 3 {
+    let is_weak = u8::from(zxcvbn::zxcvbn(&beginning, hints).score()) < 3;
+    if is_weak || left_without(&beginning, hints) < 8 {
         return Err(Error::invalid(
             "/password",
             "is among the first that are tried; several unrelated words are better",
         ));
     }
     Ok(())
+}
+
+/// What is left, in letters and digits, when the parts of a name and of an address are taken out: whoever guesses knows
+/// those. All of it, in characters, when there are none of them in it.
+fn left_without(password: &str, hints: &[&str]) -> usize {
+    let hints = hints.iter().map(|hint| hint.to_lowercase()).collect::<Vec<_>>();
+    let mut parts: Vec<_> = hints.iter().flat_map(|hint| hint.split(|sign: char| !sign.is_alphanumeric())).collect();
+    parts.retain(|part| part.chars().count() >= 3);
+    parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
+    let whole = password.to_lowercase();
+    let left = parts.iter().fold(whole.clone(), |left, part| left.replace(part, " "));
+    left.chars().filter(|sign| left == whole || sign.is_alphanumeric()).count()
 }
 
 #[cfg(test)]
@@ -108,6 +121,9 @@ mod tests {
             assert!(refuse_weak(weak, &[]).is_err(), "{weak}");
         }
         assert!(refuse_weak("ada.lovelace@acme", &["ada.lovelace@acme.example", "Ada Lovelace"]).is_err());
+        assert!(refuse_weak("Lovelace-Ada-1815", &["ada.lovelace@acme.example", "Ada Lovelace"]).is_err());
+        refuse_weak("ada likes violet tractors", &["ada.lovelace@acme.example", "Ada Lovelace"]).unwrap();
+        refuse_weak("%)&!=;(:-\"§/?*", &["ada.lovelace@acme.example"]).unwrap();
         assert!(refuse_weak(&"x".repeat(300), &[]).is_err());
         refuse_weak("violet tractor mumbling 9", &[]).unwrap();
     }
