@@ -6,6 +6,7 @@ mod auth;
 mod extract;
 mod idempotency;
 mod limit;
+mod metered;
 mod problem;
 mod routes;
 mod scopes;
@@ -100,6 +101,7 @@ pub fn router(app: App, drain: CancellationToken) -> Router {
             Problem::from(Error::new(Code::MethodNotAllowed, "the path does not take this method"))
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(metered::meter))
         .layer(middleware::from_fn(auth::name_request))
         .layer(CatchPanicLayer::custom(problem::from_panic))
         .with_state(api)

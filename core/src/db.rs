@@ -228,6 +228,12 @@ impl Db {
         sqlx::query("select 1").execute(&self.pool).await.map(|_| ()).map_err(failed("the database does not answer"))
     }
 
+    /// Connections there are, and how many of them are idle.
+    #[must_use]
+    pub fn connections(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
+    }
+
     /// Closes all connections.
     pub async fn close(&self) {
         self.pool.close().await;

@@ -229,7 +229,7 @@ codes! {
     /// The progress record is gone or of another cluster.
     KafkaProgressLost = "kafka.progress_lost", User, "Check that the destination is the same cluster; then reset the sync's position.";
     /// Kafka knows more than Postgres.
-    KafkaLedgerBehind = "kafka.ledger_behind", User, "Freshet's database is older than the topic; adopt Kafka's position, or reset the sync.";
+    KafkaLedgerBehind = "kafka.ledger_behind", User, "Freshet's database is older than the topic, as after a restore: adopt Kafka's position with `POST /v1/syncs/{id}/adopt-position`, then run the sync.";
     /// A setting outside the allow-list.
     KafkaSetting = "kafka.setting_not_allowed", User, "Remove the setting; the message lists those that are allowed.";
     /// Another error of the broker.

@@ -107,6 +107,8 @@ settings! {
     master_keys: Secret = "";
     /// Where the API listens.
     api_listen: std::net::SocketAddr = "127.0.0.1:8470";
+    /// Where `/metrics` listens, for Prometheus: `127.0.0.1:8471`; nowhere if empty. No key is asked for: keep it from strangers.
+    metrics_listen: String = "";
     /// The address under which browsers reach the API, to come back to from a consent; `http://` and `api_listen` if empty.
     public_url: String = "";
     /// Whether people may sign up by themselves: `closed`, or `open`.

@@ -14,6 +14,7 @@ mod operations;
 mod runs;
 mod sessions;
 mod syncs;
+mod usage;
 mod workspaces;
 
 use axum::http::{HeaderValue, StatusCode, header};
@@ -43,6 +44,7 @@ pub(crate) fn v1() -> OpenApiRouter<Api> {
         .merge(destinations::routes())
         .merge(syncs::routes())
         .merge(runs::routes())
+        .merge(usage::routes())
         .merge(operations::routes())
         .merge(api_keys::routes())
         .merge(audit_events::routes())

@@ -29,6 +29,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(resume_sync))
         .routes(routes!(archive_sync))
         .routes(routes!(reset_sync))
+        .routes(routes!(adopt_position))
         .routes(routes!(resync_sync))
         .routes(routes!(check_sync))
         .routes(routes!(preview_records))
@@ -241,6 +242,21 @@ async fn archive_sync(State(api): State<Api>, By(caller): By, Path(id): Path<Syn
 )]
 async fn reset_sync(State(api): State<Api>, By(caller): By, Path(id): Path<SyncId>) -> Answer {
     changed(ops::reset(&api.app, &caller, id).await)
+}
+
+/// Lets the next run adopt Kafka's position, after Freshet's database was restored from a back-up and a run ended with
+/// `kafka.ledger_behind`. What Kafka's progress record says is delivered is delivered: the run goes on from there, without
+/// loss or repeats.
+#[utoipa::path(
+    post,
+    path = "/syncs/{id}/adopt-position",
+    tag = "syncs",
+    params(("id" = SyncId, Path)),
+    security(("key" = ["syncs:write"])),
+    responses((status = 200, body = Sync), (status = "default", body = Problem, content_type = "application/problem+json"))
+)]
+async fn adopt_position(State(api): State<Api>, By(caller): By, Path(id): Path<SyncId>) -> Answer {
+    changed(ops::adopt_position(&api.app, &caller, id).await)
 }
 
 /// How to begin anew.

@@ -11,4 +11,5 @@ mod matrix;
 mod objects;
 mod people;
 mod strangers;
+mod usage;
 mod walk;

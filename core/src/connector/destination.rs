@@ -127,6 +127,12 @@ pub struct Progress {
     pub batch_complete: bool,
     /// Where the source goes on from.
     pub source_token: Option<Value>,
+    /// What the source needs to read the batch again: whoever adopts this record has it from nowhere else.
+    #[serde(default)]
+    pub batch: Option<Value>,
+    /// What the source wants back at the next seal.
+    #[serde(default)]
+    pub carry: Option<Value>,
     /// XXH3-128 over the chunk's buffer, in hex: to compare a topic with what was planned.
     pub chunk_digest: String,
     /// When it was written.

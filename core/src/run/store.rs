@@ -322,6 +322,24 @@ pub(crate) async fn give_back(db: &Db, ids: &[Uuid], epochs: &[i64]) -> Result<(
         .map_err(failed("cannot give runs back"))
 }
 
+/// Raises the claims to come above `fence`.
+pub(crate) async fn raise_epoch(db: &Db, fence: i64) -> Result<()> {
+    sqlx::query("select raise_epoch($1)")
+        .bind(fence)
+        .execute(db.dispatcher())
+        .await
+        .map(|_| ())
+        .map_err(failed("cannot raise the claims' numbers"))
+}
+
+/// What waits and what is under way: the state, how many, the longest wait of one that is due in seconds.
+pub(crate) async fn depth(db: &Db) -> Result<Vec<(String, i64, f64)>> {
+    sqlx::query_as("select state, runs, oldest_s from queue_depth()")
+        .fetch_all(db.dispatcher())
+        .await
+        .map_err(failed("cannot count the runs that wait"))
+}
+
 // What a worker writes; each names the epoch, and no row matched means that another worker has the run now.
 
 fn held(rows: u64) -> Result<()> {

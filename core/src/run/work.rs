@@ -13,6 +13,7 @@ use crate::db::Db;
 use crate::endpoint::{Connection, Destination, ops as endpoint};
 use crate::error::{Class, Code, Error, Result};
 use crate::id::{SyncId, SyncVersionId};
+use crate::metrics;
 use crate::sync::{self, Position, work::Work};
 
 /// Everything a worker needs to run, secrets opened.
@@ -46,6 +47,21 @@ pub async fn claim(db: &Db, slots: usize, worker: &str, lease_s: f64) -> Result<
 /// [`Code::Database`].
 pub async fn extend(db: &Db, ids: &[Uuid], epochs: &[i64], lease_s: f64) -> Result<Vec<(Uuid, bool)>> {
     store::extend(db, ids, epochs, lease_s).await
+}
+
+/// Sets the gauges of what waits and what is under way, over all workspaces.
+///
+/// # Errors
+/// [`Code::Database`].
+pub async fn gauge(db: &Db) -> Result<()> {
+    let found = store::depth(db).await?;
+    let of = |state: &str| found.iter().find(|(of, ..)| of == state);
+    for state in RunState::ALL.iter().filter(|state| !state.is_final()) {
+        metrics::runs(state.as_str(), of(state.as_str()).map_or(0, |(_, count, _)| *count));
+    }
+    let due = ["queued", "retry_wait"].into_iter().filter_map(of).map(|(.., oldest)| *oldest);
+    metrics::oldest_due(due.fold(0.0, f64::max));
+    Ok(())
 }
 
 /// Takes runs away from workers whose lease ran out.
@@ -151,6 +167,26 @@ pub async fn adopted(app: &App, claim: &Claim, batch_seq: i64, base: &Counts) ->
     let sentence = "a batch that an earlier run left goes first";
     let told = json!({ "batch": batch_seq });
     store::add_event(&mut tx, claim.run, "info", "batch.adopted", sentence, told).await?;
+    tx.commit().await
+}
+
+/// Takes Kafka's position over: batch, generation and claims are raised to what its progress record tells, so that fences
+/// work again and no `freshet-id` comes twice.
+///
+/// # Errors
+/// [`Code::LeaseLost`].
+pub async fn kafka_adopted(app: &App, claim: &Claim, sync_id: SyncId, progress: &Progress) -> Result<()> {
+    // First, and outside the transaction: a sequence knows none, and higher claims harm nobody if the rest fails.
+    store::raise_epoch(&app.db, progress.fence).await?;
+    let mut tx = app.db.tenant(claim.workspace).await?;
+    let (_, version, ..) = store::sync_version_of(&mut tx, claim).await?;
+    let before = sync::work::adopt(&mut tx, sync_id, version.into(), claim.epoch, progress).await?;
+    let told = json!({
+        "batch": progress.batch_seq, "ordinal": progress.ordinal, "generation": progress.generation,
+        "claim": progress.fence, "batch_before": before, "batch_complete": progress.batch_complete,
+    });
+    let sentence = "Kafka's position is adopted: what it says is delivered is delivered";
+    store::add_event(&mut tx, claim.run, "warning", "position.adopted", sentence, told).await?;
     tx.commit().await
 }
 
@@ -332,15 +368,14 @@ pub async fn fail(app: &App, claim: &Claim, error: &Error) -> Result<RunState> {
     Ok(state)
 }
 
-/// Lays a run down for another worker: this one is stopping. No attempt is counted against it.
+/// Lays a run down for another attempt and says why. No attempt is counted against it.
 ///
 /// # Errors
 /// [`Code::LeaseLost`].
-pub async fn release(app: &App, claim: &Claim) -> Result<()> {
+pub async fn release(app: &App, claim: &Claim, sentence: &str) -> Result<()> {
     let mut tx = app.db.tenant(claim.workspace).await?;
     store::sync_version_of(&mut tx, claim).await?;
     store::finish_attempt(&mut tx, claim, "released", None).await?;
-    let sentence = "the worker is stopping; another goes on from the last chunk";
     store::add_event(&mut tx, claim.run, "info", "attempt.released", sentence, json!({})).await?;
     store::wait(&mut tx, claim, 0.0, None, true).await?;
     tx.commit().await

@@ -123,6 +123,9 @@ pub struct Position {
     /// The last progress record written down: what the runs have counted of its batch.
     #[serde(skip)]
     pub progress: Option<Progress>,
+    /// A person asked that the next run adopt Kafka's position.
+    #[serde(default)]
+    pub adopt: bool,
 }
 
 impl Position {
@@ -141,6 +144,7 @@ impl Position {
             progress_offset: None,
             cluster_id: None,
             progress: None,
+            adopt: false,
         }
     }
 

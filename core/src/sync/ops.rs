@@ -169,6 +169,29 @@ pub async fn reset(app: &App, caller: &Caller, id: SyncId) -> Result<Sync> {
     Ok(sync)
 }
 
+/// Lets the next run adopt Kafka's position: the way on after Freshet's database was restored from a back-up. What Kafka's
+/// progress record says is delivered is delivered; nothing is sent twice, and nothing is left out.
+///
+/// # Errors
+/// `request.wrong_state` unless the last run ended because the ledger is behind Kafka, and while one is under way.
+pub async fn adopt_position(app: &App, caller: &Caller, id: SyncId) -> Result<Sync> {
+    caller.may(Right::SyncsWrite)?;
+    let mut tx = app.db.tenant(caller.workspace).await?;
+    let current = read_locked(&mut tx, id, None).await?;
+    let runs = store::runs_seen(&mut tx, id).await?;
+    if runs.working {
+        return Err(Error::new(Code::WrongState, "a run of the sync is under way; cancel it or wait for its end"));
+    }
+    if runs.last_failure_code.as_deref() != Some(Code::KafkaLedgerBehind.as_str()) {
+        let told = "nothing is to be adopted: the last run did not end with `kafka.ledger_behind`";
+        return Err(Error::new(Code::WrongState, told));
+    }
+    store::ask_adoption(&mut tx, id, current.generation).await?;
+    audit(&mut tx, caller, id, "sync.position_adopted", json!({ "generation": current.generation })).await?;
+    tx.commit().await?;
+    Ok(current)
+}
+
 /// Checks that a sync may be resynced so. What hides changes wants the sync's name as its confirmation.
 ///
 /// # Errors

@@ -50,6 +50,7 @@ impl FromRow<'_, PgRow> for Position {
             progress_offset: row.try_get("progress_offset")?,
             cluster_id: row.try_get("cluster_id")?,
             progress: row.try_get::<Option<Json<Progress>>, _>("progress")?.map(|progress| progress.0),
+            adopt: row.try_get("adopt")?,
         })
     }
 }
@@ -263,7 +264,7 @@ pub(crate) async fn runs_seen(tx: &mut TenantTx, id: SyncId) -> Result<RunsSeen>
 pub(crate) async fn position(tx: &mut TenantTx, id: SyncId) -> Result<Option<Position>> {
     sqlx::query_as(
         "select generation, batch_seq, batch_state, batch, carry, token, ordinal, progress_partition,
-                progress_offset, cluster_id, progress
+                progress_offset, cluster_id, progress, adopt
          from sync_position
          where workspace_id = $1
            and sync_id = $2",
@@ -279,7 +280,7 @@ pub(crate) async fn position(tx: &mut TenantTx, id: SyncId) -> Result<Option<Pos
 pub(crate) async fn forget_place(tx: &mut TenantTx, id: SyncId) -> Result<()> {
     sqlx::query(
         "update sync_position
-         set cluster_id = null, progress_partition = null, progress_offset = null, updated_at = now()
+         set cluster_id = null, progress_partition = null, progress_offset = null, adopt = false, updated_at = now()
          where workspace_id = $1
            and sync_id = $2",
     )
@@ -350,7 +351,7 @@ pub(crate) async fn take_position(tx: &mut TenantTx, id: SyncId, generation: i64
              updated_at = now()
          where sync_position.epoch < excluded.epoch
          returning generation, batch_seq, batch_state, batch, carry, token, ordinal, progress_partition,
-                   progress_offset, cluster_id, progress",
+                   progress_offset, cluster_id, progress, adopt",
     )
     .bind(tx.workspace())
     .bind(id)
@@ -437,6 +438,77 @@ pub(crate) async fn set_progress(
     .await
     .map_err(failed("cannot write the sync's position"))?;
     held(done.rows_affected())
+}
+
+/// What Kafka tells of the sync is where it is; a batch that it knows to be incomplete goes on.
+pub(crate) async fn adopt(tx: &mut TenantTx, id: SyncId, epoch: i64, progress: &Progress) -> Result<()> {
+    let done = sqlx::query(fenced(
+        "update sync_position
+         set generation = $4, batch_seq = $5, batch_state = $6, batch = $7, carry = $8, token = $9, ordinal = $10,
+             progress = $11, adopt = false, updated_at = now()
+         where workspace_id = $1
+           and sync_id = $2
+           and epoch = $3",
+    ))
+    .bind(tx.workspace())
+    .bind(id)
+    .bind(epoch)
+    .bind(progress.generation)
+    .bind(progress.batch_seq)
+    .bind(if progress.batch_complete { "delivered" } else { "sealed" })
+    .bind(&progress.batch)
+    .bind(&progress.carry)
+    .bind(&progress.source_token)
+    .bind(progress.ordinal)
+    .bind(Json(progress))
+    .execute(tx.conn())
+    .await
+    .map_err(failed("cannot adopt Kafka's position"))?;
+    held(done.rows_affected())
+}
+
+/// The generation of the version that runs, and of the current one, is at least Kafka's: a restored database forgot its resets.
+pub(crate) async fn raise_generation(
+    tx: &mut TenantTx,
+    id: SyncId,
+    version: SyncVersionId,
+    generation: i64,
+) -> Result<()> {
+    sqlx::query(
+        "update sync_version as v
+         set generation = greatest(v.generation, $4)
+         from sync as s
+         where s.workspace_id = $1
+           and s.id = $2
+           and v.workspace_id = $1
+           and v.sync_id = $2
+           and (v.id = $3 or v.version = s.current_version)",
+    )
+    .bind(tx.workspace())
+    .bind(id)
+    .bind(version)
+    .bind(generation)
+    .execute(tx.conn())
+    .await
+    .map(|_| ())
+    .map_err(failed("cannot raise the sync's generation"))
+}
+
+/// Asks the next run to adopt Kafka's position. A sync restored to before its first run has no place yet.
+pub(crate) async fn ask_adoption(tx: &mut TenantTx, id: SyncId, generation: i64) -> Result<()> {
+    sqlx::query(
+        "insert into sync_position (workspace_id, sync_id, generation, adopt)
+         values ($1, $2, $3, true)
+         on conflict (sync_id) do update
+         set adopt = true, updated_at = now()",
+    )
+    .bind(tx.workspace())
+    .bind(id)
+    .bind(generation)
+    .execute(tx.conn())
+    .await
+    .map(|_| ())
+    .map_err(failed("cannot ask for the adoption"))
 }
 
 pub(crate) async fn set_released(tx: &mut TenantTx, id: SyncId, epoch: i64, seq: i64) -> Result<()> {

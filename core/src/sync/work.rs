@@ -81,6 +81,20 @@ pub(crate) async fn set_progress(
     store::set_progress(tx, id, epoch, progress, offset).await
 }
 
+/// Takes Kafka's position over; the last batch that was known before.
+pub(crate) async fn adopt(
+    tx: &mut TenantTx,
+    id: SyncId,
+    version: SyncVersionId,
+    epoch: i64,
+    progress: &Progress,
+) -> Result<i64> {
+    let before = store::position(tx, id).await?.map_or(0, |position| position.batch_seq);
+    store::raise_generation(tx, id, version, progress.generation).await?;
+    store::adopt(tx, id, epoch, progress).await?;
+    Ok(before)
+}
+
 pub(crate) async fn set_released(tx: &mut TenantTx, id: SyncId, epoch: i64, seq: i64) -> Result<()> {
     store::set_released(tx, id, epoch, seq).await
 }

@@ -12,7 +12,7 @@ use freshet_core::user;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::{shutdown, telemetry, wire};
+use crate::{metrics, shutdown, telemetry, wire};
 
 /// Which roles this process has.
 #[derive(Debug, Clone, Copy)]
@@ -37,12 +37,13 @@ pub async fn run(roles: Roles) -> anyhow::Result<()> {
             Ok(())
         }
     };
+    let metrics = metrics::serve(&app, drain.clone());
     let out_of_patience = async {
         drain.cancelled().await;
         tokio::time::sleep(grace).await;
     };
     let done = tokio::select! {
-        done = async { tokio::try_join!(api, worker) } => done.map(|_| ()),
+        done = async { tokio::try_join!(api, worker, metrics) } => done.map(|_| ()),
         () = out_of_patience => {
             tracing::warn!(grace_s = grace.as_secs(), "not everything was done in time; its leases will run out");
             Ok(())

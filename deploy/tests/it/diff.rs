@@ -17,7 +17,7 @@ fn diff() -> Value {
 }
 
 /// The table that the topic tells, each `before` checked against the row as it was.
-fn replayed(shop: &Shop) -> BTreeMap<String, Value> {
+pub fn replayed(shop: &Shop) -> BTreeMap<String, Value> {
     let mut rows = BTreeMap::new();
     let mut ids = std::collections::BTreeSet::new();
     for record in shop.committed() {
@@ -40,7 +40,7 @@ fn replayed(shop: &Shop) -> BTreeMap<String, Value> {
 }
 
 /// The table itself, its rows as the server writes them as JSON.
-async fn table(shop: &Shop) -> BTreeMap<String, Value> {
+pub async fn table(shop: &Shop) -> BTreeMap<String, Value> {
     let mut connection = PgConnection::connect(&shop.source).await.unwrap();
     let rows = sqlx::query("select json_build_object('id', id)::text as key, to_json(orders)::text as row from orders")
         .fetch_all(&mut connection)

@@ -6,6 +6,8 @@ mod ahead;
 mod diff;
 mod faults;
 mod incremental;
+mod metrics;
+mod restore;
 mod shop;
 mod sign_in;
 #[path = "../snowflake/mod.rs"]

@@ -129,7 +129,7 @@ impl Emulator {
     }
 
     /// The rows of `orders` that the emulator shows, by id.
-    fn orders(&self) -> BTreeMap<i64, Value> {
+    pub fn orders(&self) -> BTreeMap<i64, Value> {
         let printed = self.sql("select * from \"orders\"");
         let lines: Vec<_> = printed.lines().skip(2).collect();
         let (count, lines) = lines.split_last().unwrap();

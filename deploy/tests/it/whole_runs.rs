@@ -2,6 +2,7 @@
 
 use freshet_core::connector::ModelSpec;
 use freshet_core::run::{self, RunState};
+use freshet_core::usage;
 use serde_json::json;
 
 use crate::shop::{Shop, committed, each_once, make_orders, orders};
@@ -20,6 +21,9 @@ async fn every_row_arrives_once_with_every_digit_and_its_headers() {
     let mut seen = shop.committed();
     seen.sort_by_key(|record| record.key.as_ref().unwrap()["id"].as_i64());
     each_once(&seen, 1..=2);
+    let days = usage::ops::days(&shop.bench.app, None, None).unwrap();
+    let used = usage::ops::by_day(&shop.bench.app, &shop.bench.caller, days, Some(shop.sync)).await.unwrap();
+    assert_eq!((used.len(), used[0].runs, used[0].records, used[0].bytes), (1, 1, 2, run.counts.bytes));
     assert_eq!(run.counts.published, 2);
     assert_eq!(seen[0].value["after"]["at"], "2026-01-02T03:04:05.678901Z");
     assert_eq!(seen[0].value["after"]["note"], json!(null));

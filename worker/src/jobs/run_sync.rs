@@ -1,21 +1,35 @@
 //! One attempt at a run: start, deliver, and write down how it ended.
 
+use std::time::Instant;
+
 use freshet_core::app::App;
 use freshet_core::error::{Code, Error, Result};
+use freshet_core::metrics;
 use freshet_core::queue::Held;
 use freshet_core::run::work;
 use freshet_core::run::{Claim, RunState};
+
+use tracing::Instrument;
 
 use crate::pipeline::{self, Ended};
 
 /// Makes the attempt. Everything that can go wrong ends in the run's row; what cannot be written there is the
 /// next owner's.
 pub(super) async fn attempt(app: &App, worker: &str, held: Held<Claim>) {
+    let Claim { workspace, run, .. } = held.job;
+    // Every line within the run names it; the sync is filled in once it is read.
+    let span = tracing::info_span!("run", workspace.id = %workspace, sync.id = tracing::field::Empty, run.id = %run);
+    attempt_within(app, worker, held).instrument(span).await;
+}
+
+async fn attempt_within(app: &App, worker: &str, held: Held<Claim>) {
     let claim = held.job;
+    let (since, _under_way) = (Instant::now(), metrics::UnderWay::begin());
     tracing::info!(run.id = %claim.run, attempt = claim.attempt, "run taken");
     let (inner, name, stop) = (app.clone(), worker.to_owned(), held.stop.clone());
     // A task of its own: a panic is a failure of the run and not of the worker.
-    let task = tokio::spawn(async move { pipeline::deliver(&inner, &claim, &name, &stop).await });
+    let delivery = async move { pipeline::deliver(&inner, &claim, &name, &stop).await };
+    let task = tokio::spawn(delivery.in_current_span());
     let lost = held.stop.lost.clone();
     let abort = task.abort_handle();
     let done = tokio::select! {
@@ -27,33 +41,46 @@ pub(super) async fn attempt(app: &App, worker: &str, held: Held<Claim>) {
             Err(Error::new(Code::LeaseLost, "another worker has the run now"))
         }
     };
-    if let Err(error) = settle(app, &claim, done).await {
+    let code = done.as_ref().err().map(|error| error.code);
+    let settled = settle(app, &claim, done).await;
+    metrics::attempt_ended(settled.as_ref().unwrap_or(&"lost"), code.map(Code::as_str), since.elapsed());
+    if let Err(error) = settled {
         tracing::warn!(run.id = %claim.run, error = %error.chain(), "cannot write how the attempt ended; its lease will run out");
     }
     drop(held);
 }
 
-async fn settle(app: &App, claim: &Claim, done: Result<Ended>) -> Result<()> {
+/// Writes down how it ended, and names that for the metrics.
+async fn settle(app: &App, claim: &Claim, done: Result<Ended>) -> Result<&'static str> {
     match done {
         Ok(Ended::Delivered(counts)) => {
             work::succeed(app, claim, &counts).await?;
             tracing::info!(run.id = %claim.run, published = counts.published, dead = counts.dead, "run succeeded");
-            Ok(())
+            Ok("succeeded")
         }
         Ok(Ended::LaidDown) => {
             tracing::info!(run.id = %claim.run, "run laid down for another worker");
-            work::release(app, claim).await
+            let sentence = "the worker is stopping; another goes on from the last chunk";
+            work::release(app, claim, sentence).await.map(|()| "released")
+        }
+        Ok(Ended::Adopted) => {
+            tracing::warn!(run.id = %claim.run, "Kafka's position is adopted; the next attempt goes on from there");
+            work::release(app, claim, "the next attempt goes on from the adopted position").await.map(|()| "released")
         }
         Err(error) if error.code == Code::LeaseLost => {
             tracing::info!(run.id = %claim.run, "another worker has the run now");
-            Ok(())
+            Ok("lost")
         }
         Err(error) => {
             let state = work::fail(app, claim, &error).await?;
             if state != RunState::Cancelled {
                 tracing::warn!(run.id = %claim.run, state = state.as_str(), error = %error.chain(), "attempt failed");
             }
-            Ok(())
+            Ok(match state {
+                RunState::Cancelled => "cancelled",
+                RunState::RetryWait => "retried",
+                _ => "failed",
+            })
         }
     }
 }

@@ -1,16 +1,20 @@
 //! Publishing one batch: a reader task fills chunks, this task sends them, Postgres follows.
 
+use std::time::Instant;
+
 use freshet_core::connector::{
     EncodePlan, Encoder, ModelSpec, Progress, ReadEnd, ReadPlan, ReadRequest, Registry, Schema,
 };
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
+use freshet_core::metrics;
 use freshet_core::planted::{Bug, planted};
 use freshet_core::run::Counts;
 use freshet_core::run::work::{self, Delivered};
 use freshet_core::sync::work::Work;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
 
 use super::chunk::{ChunkSink, Full, SinkPlan};
 use super::start::{Start, counts_of};
@@ -34,7 +38,7 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
         source.keep_secrets(keeper.clone());
     }
     let (tell, told) = oneshot::channel();
-    let reader = tokio::spawn(async move {
+    let reading = async move {
         let mut sink = sink;
         let end = source.read(&request, &mut sink).await;
         let _ = tell.send(source.queries());
@@ -43,7 +47,8 @@ pub(super) async fn publish(attempt: &mut Attempt<'_>, start: Start) -> Result<b
             end => end?,
         };
         sink.finish(end.token).await
-    });
+    };
+    let reader = tokio::spawn(reading.in_current_span());
     let reading = AbortOnDrop(reader.abort_handle());
 
     let mut pending = Delivered::default();
@@ -165,9 +170,14 @@ async fn send(attempt: &mut Attempt<'_>, full: Full) -> Result<(freshet_core::co
     failpoint::reach(Step::Encoded);
     let told =
         if planted(Bug::JournalAfterCommit) { told_late(open.progress.as_ref(), &progress) } else { progress.clone() };
+    let since = Instant::now();
     let (chunk, receipt) = open.lane.send(full.chunk, told).await?;
     failpoint::reach(if progress.batch_complete { Step::Completed } else { Step::Committed });
     let counts = counts_of(&progress);
+    let before = open.progress.as_ref().filter(|last| last.batch_seq == progress.batch_seq).map(counts_of);
+    let grown = |of: fn(&Counts) -> i64| u64::try_from(of(&counts) - before.as_ref().map_or(0, of)).unwrap_or_default();
+    let (records, dead, bytes) = (grown(|of| of.published), grown(|of| of.dead), grown(|of| of.bytes));
+    metrics::committed(records, dead, bytes, since.elapsed());
     attempt.started.position.follow(&progress, None);
     open.progress = Some(progress.clone());
     Ok((chunk, Committed { progress, counts, receipt, dead: full.dead }))
@@ -205,6 +215,8 @@ fn sink(attempt: &Attempt<'_>, start: &Start) -> Result<(ChunkSink, mpsc::Receiv
         run_id: attempt.claim.run.to_string(),
         fence: attempt.claim.epoch,
         batch_seq: attempt.started.position.batch_seq,
+        batch: attempt.started.position.batch.clone(),
+        carry: attempt.started.position.carry.clone(),
         ts_ms,
         rows_max: ground.settings.chunk_rows_max,
         bytes_max: ground.settings.chunk_bytes_max,

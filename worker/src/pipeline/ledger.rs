@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use freshet_core::app::App;
-use freshet_core::connector::{Sealed, SourceQuery};
+use freshet_core::connector::{Progress, Sealed, SourceQuery};
 use freshet_core::error::Result;
 use freshet_core::id::SyncId;
 use freshet_core::run::work::{self, Delivered};
@@ -23,6 +23,9 @@ pub(super) trait Ledger: Send + Sync {
 
     /// Takes over a batch that an earlier run left; `base` lacks what was counted of it so far.
     async fn adopted(&self, batch_seq: i64, base: &Counts) -> Result<()>;
+
+    /// Takes Kafka's position over, and raises claims above the one that wrote it.
+    async fn kafka_adopted(&self, progress: &Progress) -> Result<()>;
 
     /// Keeps the lane's place and cluster, once known.
     async fn placed(&self, cluster_id: &str, partition: i32) -> Result<()>;
@@ -60,6 +63,10 @@ impl Ledger for Postgres<'_> {
 
     async fn adopted(&self, batch_seq: i64, base: &Counts) -> Result<()> {
         work::adopted(self.app, self.claim, batch_seq, base).await
+    }
+
+    async fn kafka_adopted(&self, progress: &Progress) -> Result<()> {
+        work::kafka_adopted(self.app, self.claim, self.sync_id, progress).await
     }
 
     async fn placed(&self, cluster_id: &str, partition: i32) -> Result<()> {

@@ -28,7 +28,7 @@ use freshet_core::connector::{
 };
 use freshet_core::egress::Egress;
 use freshet_core::endpoint::ops::Keeper;
-use freshet_core::error::{Code, Error, Result};
+use freshet_core::error::{Class, Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
 use freshet_core::id::{ConnectionId, InstallationId, WorkspaceId};
 use freshet_core::planted::{Bug, planted};
@@ -54,6 +54,8 @@ pub enum Ended {
     Delivered(Counts),
     /// The worker is stopping; another goes on from the last chunk.
     LaidDown,
+    /// Kafka's position is Postgres's now; the next attempt goes on from there, under a later claim than any before.
+    Adopted,
 }
 
 /// Makes one attempt at a run.
@@ -63,6 +65,7 @@ pub enum Ended {
 /// source or destination failed with.
 pub async fn deliver(app: &App, claim: &Claim, worker: &str, stop: &Stop) -> Result<Ended> {
     let started = work::start(app, claim, worker).await?;
+    tracing::Span::current().record("sync.id", tracing::field::display(started.work.sync_id));
     failpoint::reach(Step::GenerationTaken);
     let keeper = keeper(app, claim.workspace, started.work.connection_id);
     let (kind, settings) = started.connection.clone();
@@ -136,6 +139,10 @@ impl<'a> Attempt<'a> {
     }
 
     async fn run(&mut self) -> Result<Ended> {
+        if self.started.position.adopt {
+            self.refuse_stopped()?;
+            return self.adopt().await;
+        }
         loop {
             self.refuse_stopped()?;
             if self.stop.drain.is_cancelled() {
@@ -155,6 +162,22 @@ impl<'a> Attempt<'a> {
                 return Ok(Ended::Delivered(self.counts));
             }
         }
+    }
+
+    /// Takes Kafka's word for where the sync is, as a person asked after Freshet's database was restored: what Kafka says is
+    /// delivered is delivered. What was sealed after that and not sent is at the source, where the next seal finds it.
+    async fn adopt(&mut self) -> Result<Ended> {
+        self.open_lane().await?;
+        let Some(progress) = self.lane.as_ref().and_then(|open| open.progress.as_ref()) else {
+            return Err(Error::new(Code::KafkaProgressLost, "Kafka has no progress record of the sync to adopt"));
+        };
+        if progress.batch.is_none() {
+            let told =
+                "Kafka's progress record was written by an earlier Freshet and does not tell its batch; reset the sync";
+            return Err(Error::new(Code::KafkaProgressLost, told));
+        }
+        self.ground.ledger.kafka_adopted(progress).await?;
+        Ok(Ended::Adopted)
     }
 
     fn refuse_stopped(&self) -> Result<()> {
@@ -186,14 +209,26 @@ impl<'a> Attempt<'a> {
         let sealed = source.seal(&request).await;
         failpoint::reach(Step::SealDone);
         self.ground.ledger.asked(&source.queries()).await?;
-        let mut sealed = sealed?;
+        let mut sealed = match sealed {
+            // The source may refuse because it is further than Postgres knows: Kafka tells.
+            Err(error) if error.class() == Class::User && self.started.position.cluster_id.is_some() => {
+                if self.open_lane().await.is_ok() {
+                    let known = self.lane.as_ref().and_then(|open| open.progress.as_ref());
+                    let generation = self.started.work.generation;
+                    start::refuse_behind(&self.started.position, known, generation, self.claim.epoch)?;
+                }
+                return Err(error);
+            }
+            sealed => sealed?,
+        };
         sealed.batch = json!({ "ts_ms": self.ground.clock.now().timestamp_millis(), "source": sealed.batch });
+        let position = &mut self.started.position;
         let seq = position.batch_seq + 1;
         self.ground.ledger.sealed(seq, &sealed, &self.counts).await?;
         failpoint::reach(Step::Sealed);
         position.batch_seq = seq;
         position.batch_state = if sealed.empty { "released".into() } else { "sealed".into() };
-        position.batch = Some(sealed.batch);
+        (position.batch, position.carry) = (Some(sealed.batch), sealed.carry);
         position.ordinal = 0;
         self.started.own_batch = Some(seq);
         Ok(!sealed.empty)

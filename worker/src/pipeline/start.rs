@@ -46,26 +46,42 @@ impl Start {
         epoch: i64,
     ) -> Result<Self> {
         let lost = |what: &str| Err(Error::new(Code::KafkaProgressLost, what));
-        let behind = |what: &str| Err(Error::new(Code::KafkaLedgerBehind, format!("Kafka's progress record {what}")));
-        let delivered = match progress {
-            None if position.progress_offset.is_some() => {
-                return lost("the sync's progress record is gone from Kafka");
-            }
-            None => None,
-            Some(progress) if progress.generation > generation => return behind("is of a later generation"),
-            Some(progress) if progress.fence > epoch => return behind("was written under a later claim"),
-            Some(progress) if progress.generation == generation && progress.batch_seq > position.batch_seq => {
-                return behind("is of a later batch");
-            }
-            Some(progress) => {
-                Some(progress).filter(|_| progress.generation == generation && progress.batch_seq == position.batch_seq)
-            }
-        };
+        refuse_behind(position, progress, generation, epoch)?;
+        if progress.is_none() && position.progress_offset.is_some() {
+            return lost("the sync's progress record is gone from Kafka");
+        }
+        let of_this =
+            |progress: &&Progress| (progress.generation, progress.batch_seq) == (generation, position.batch_seq);
+        let delivered = progress.filter(of_this);
         if delivered.is_none() && position.ordinal > 0 {
             return lost("Postgres knows of delivered rows of this batch, and Kafka of none");
         }
         Ok(delivered.map(Self::of).unwrap_or_default())
     }
+}
+
+/// Refuses to go on where Kafka has what Postgres cannot know of: Postgres was restored from a back-up.
+///
+/// # Errors
+/// `kafka.ledger_behind`.
+pub(super) fn refuse_behind(
+    position: &Position,
+    progress: Option<&Progress>,
+    generation: i64,
+    epoch: i64,
+) -> Result<()> {
+    let Some(progress) = progress else { return Ok(()) };
+    let seq = position.batch_seq;
+    let what = if progress.generation > generation {
+        format!("is of generation {}, and Postgres knows of {generation}", progress.generation)
+    } else if progress.generation == generation && progress.batch_seq > seq {
+        format!("is of batch {}, and Postgres knows of {seq}", progress.batch_seq)
+    } else if progress.fence > epoch {
+        format!("was written under claim {}, and Postgres has come to {epoch}", progress.fence)
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Code::KafkaLedgerBehind, format!("the ledger is behind Kafka, whose progress record {what}")))
 }
 
 /// The mistake of [`freshet_core::planted::Bug::DoubtNotResolved`]: what Postgres knows, in the form of Kafka's word.
@@ -84,6 +100,8 @@ pub(super) fn believed(position: &Position, generation: i64) -> Option<Progress>
         bytes: 0,
         batch_complete: position.batch_state != "sealed",
         source_token: position.token.clone(),
+        batch: position.batch.clone(),
+        carry: position.carry.clone(),
         chunk_digest: String::new(),
         at: chrono::DateTime::UNIX_EPOCH,
     })

@@ -215,6 +215,8 @@ pub fn progress(ordinal: i64) -> Progress {
         bytes: 0,
         batch_complete: false,
         source_token: Some(json!({"cursor": ordinal})),
+        batch: None,
+        carry: None,
         chunk_digest: "00".into(),
         at: DateTime::<Utc>::from_timestamp(1_700_000_000, 0).unwrap(),
     }

@@ -215,7 +215,7 @@ async fn attempt(hand: &Hand, (number, epoch): (usize, i64), is_staged: bool, re
     let memory = || ("memory".to_owned(), Value::Null);
     let started = Started { work, connection: memory(), destination: memory(), position, own_batch, count_base };
     match Attempt::new(ground, &claim, &stop, started, (source, plan)).await?.run().await? {
-        Ended::LaidDown => Ok(()),
+        Ended::LaidDown | Ended::Adopted => Ok(()),
         Ended::Delivered(counts) => {
             let end = move |state: &mut world::State| {
                 let run = state.held((number, epoch))?;

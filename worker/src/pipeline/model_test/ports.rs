@@ -250,6 +250,7 @@ const MOVED: Place = Place::new("write the run's state", Kind::Writes, Code::Dat
 const CHECK: Place = Place::new("look at the lease", Kind::Asks, Code::Database);
 const SEALED: Place = Place::new("write the batch down", Kind::Writes, Code::Database);
 const ADOPTED: Place = Place::new("adopt the batch", Kind::Writes, Code::Database);
+const KAFKA_ADOPTED: Place = Place::new("adopt Kafka's position", Kind::Writes, Code::Database);
 const PLACED: Place = Place::new("write the lane's place down", Kind::Writes, Code::Database);
 const DELIVERED: Place = Place::new("write down what is delivered", Kind::Writes, Code::Database);
 const RELEASED: Place = Place::new("write down that it is released", Kind::Writes, Code::Database);
@@ -309,6 +310,20 @@ impl Ledger for MemoryLedger {
             Ok(())
         };
         self.write(ADOPTED, effect).await
+    }
+
+    async fn kafka_adopted(&self, progress: &Progress) -> Result<()> {
+        let (claim, progress) = (self.claim, progress.clone());
+        let effect = move |state: &mut State| {
+            state.held(claim)?;
+            let position = state.position(claim)?;
+            (position.batch_seq, position.batch_state) = (progress.batch_seq, "sealed".into());
+            (position.batch, position.carry) = (progress.batch.clone(), progress.carry.clone());
+            position.adopt = false;
+            position.follow(&progress, None);
+            Ok(())
+        };
+        self.write(KAFKA_ADOPTED, effect).await
     }
 
     async fn placed(&self, cluster_id: &str, partition: i32) -> Result<()> {

@@ -195,7 +195,9 @@ async fn compare(
     refuse_later(&found, seq)?;
     if !is_there(&difference) {
         if is_there(&snapshot) {
-            return Err(Error::new(Code::LeaseLost, "the batch is delivered already"));
+            // By a worker that has the run now, or before Freshet's own database was restored.
+            let told = format!("batch {seq} is delivered already: its snapshot is there and its difference is not");
+            return Err(Error::new(Code::PostgresSnapshotGone, told));
         }
         if let Some(base) = base.as_ref().filter(|base| !is_there(&base.snapshot)) {
             let told = format!("the last snapshot, {}, is gone", tables.quoted(&base.snapshot));
