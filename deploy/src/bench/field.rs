@@ -110,7 +110,7 @@ pub async fn run(grounds: &Grounds, place: Place, options: &Options) -> anyhow::
     }
     let asked = |case: &str| options.cases.is_empty() || options.cases.iter().any(|name| name == case);
     let cases: Vec<_> = known.iter().copied().filter(|case| asked(case)).collect();
-    let field = Field::new(grounds, place, options).await?;
+    let field = Field::new(grounds, place, &options.envelope).await?;
 
     let mut taken: BTreeMap<&'static str, Vec<Taken>> = BTreeMap::new();
     for round in 1..=options.rounds {
@@ -136,21 +136,24 @@ pub async fn run(grounds: &Grounds, place: Place, options: &Options) -> anyhow::
 }
 
 /// Rows, a Freshet of its own with a workspace, and a topic for the bare producer's sample.
-struct Field<'a> {
+pub struct Field<'a> {
     grounds: &'a Grounds,
-    app: App,
-    caller: Caller,
+    pub app: App,
+    /// The workspace that the rows are moved in.
+    pub caller: Caller,
     place: Place,
     model: ModelId,
     destination: DestinationId,
     admin: AdminClient<DefaultClientContext>,
     bootstrap: &'a str,
-    control: String,
+    /// The database of Freshet itself.
+    pub control: String,
     sample: String,
 }
 
 impl<'a> Field<'a> {
-    async fn new(grounds: &'a Grounds, place: Place, options: &Options) -> anyhow::Result<Self> {
+    /// Sets it up; some rows are moved, with values of this shape.
+    pub async fn new(grounds: &'a Grounds, place: Place, envelope: &str) -> anyhow::Result<Self> {
         let (server, bootstrap) = (grounds.get("FRESHET_TEST_DATABASE_URL")?, grounds.get("FRESHET_TEST_KAFKA")?);
         let control = format!("bench_{}", RequestId::new());
         execute(server, &format!("create database {control} owner freshet_owner")).await?;
@@ -166,23 +169,16 @@ impl<'a> Field<'a> {
         let (_, workspace) = organization::ops::create(&app, None, "bench", "bench").await?;
         let caller = Caller::command(workspace);
 
-        let (kind, settings) = &place.connection;
-        let connection = endpoint::create::<Connection>(&app, &caller, kind, "orders", settings.clone()).await?;
-        let key = [place.key.to_owned()];
-        let model = model::ops::create(&app, &caller, connection.id, "orders", &place.model, &key).await?;
-        let settings = json!({"bootstrap_servers": bootstrap, "security": {"protocol": "plaintext"}});
-        let destination = endpoint::create::<Destination>(&app, &caller, "kafka", "kafka", settings).await?;
-
+        let (model, destination) = objects(&app, &caller, &place, bootstrap).await?;
         let admin = ClientConfig::new().set("bootstrap.servers", bootstrap).create()?;
         let sample = format!("bench.{}.sample", RequestId::new());
-        let (model, destination) = (model.id, destination.id);
         let field = Self { grounds, app, caller, place, model, destination, admin, bootstrap, control, sample };
-        field.take_sample(options).await?;
+        field.take_sample(envelope).await?;
         Ok(field)
     }
 
     /// Describes the model and sends a few rows, all of which the bare producer needs.
-    async fn take_sample(&self, options: &Options) -> anyhow::Result<()> {
+    async fn take_sample(&self, envelope: &str) -> anyhow::Result<()> {
         let worker = self.worker()?;
         let (app, caller) = (&self.app, &self.caller);
         self.described(self.model).await?;
@@ -190,8 +186,7 @@ impl<'a> Field<'a> {
         let key = [self.place.key.to_owned()];
         let model = model::ops::create(app, caller, connection, "sample", &self.place.sample, &key).await?;
         self.described(model.id).await?;
-        let sync =
-            self.sync(model.id, &self.sample, "exactly_once", &options.envelope, &json!({"kind": "full"})).await?;
+        let sync = self.sync(model.id, &self.sample, "exactly_once", envelope, &json!({"kind": "full"})).await?;
         self.finished(run::ops::request(app, caller, sync).await?.0.id).await?;
         worker.stop()
     }
@@ -251,6 +246,21 @@ impl<'a> Field<'a> {
         Ok(taken)
     }
 
+    /// A sync of all rows to a topic of its own.
+    pub async fn sync_to(&self, guarantee: &str) -> anyhow::Result<SyncId> {
+        let topic = format!("bench.{}", RequestId::new());
+        self.sync(self.model, &topic, guarantee, "debezium", &self.place.mode).await
+    }
+
+    /// A sync of the same rows in another workspace, not active.
+    pub async fn draft_of(&self, caller: &Caller) -> anyhow::Result<SyncId> {
+        let (model, destination) = objects(&self.app, caller, &self.place, self.bootstrap).await?;
+        let config = json!({"topic": {"name": "orders"}, "mode": self.place.mode});
+        let new =
+            sync::ops::NewSync { name: "orders".into(), model, destination, config: serde_json::from_value(config)? };
+        Ok(sync::ops::create(&self.app, caller, new).await?.id)
+    }
+
     async fn sync(
         &self,
         model: ModelId,
@@ -274,7 +284,8 @@ impl<'a> Field<'a> {
         Ok(made.id)
     }
 
-    async fn finished(&self, id: RunId) -> anyhow::Result<Run> {
+    /// Waits until a run has succeeded.
+    pub async fn finished(&self, id: RunId) -> anyhow::Result<Run> {
         let since = Instant::now();
         loop {
             let found = run::ops::get(&self.app, &self.caller, id).await?;
@@ -287,10 +298,17 @@ impl<'a> Field<'a> {
         }
     }
 
-    fn worker(&self) -> anyhow::Result<Server> {
+    /// A worker in a process of its own.
+    pub fn worker(&self) -> anyhow::Result<Server> {
         let mut command = Command::new(std::env::current_exe()?);
+        command.arg("worker");
+        self.equip(&mut command);
+        Ok(Server(command.spawn()?))
+    }
+
+    /// Gives a program the settings of this Freshet.
+    pub fn equip(&self, command: &mut Command) {
         command
-            .arg("worker")
             .env("FRESHET_DATABASE_URL", self.app.settings.database_url.expose())
             .env("FRESHET_MASTER_KEYS", self.app.settings.master_keys.expose())
             .env("FRESHET_EGRESS_ALLOW", &self.app.settings.egress_allow)
@@ -300,7 +318,6 @@ impl<'a> Field<'a> {
         for (name, value) in &self.place.settings {
             command.env(format!("FRESHET_{}", name.to_uppercase()), value);
         }
-        Ok(Server(command.spawn()?))
     }
 
     async fn make_topic(&self, topic: &str) -> anyhow::Result<()> {
@@ -312,7 +329,7 @@ impl<'a> Field<'a> {
     }
 
     /// Leaves nothing behind but the topics that Kafka has not deleted yet.
-    async fn clean(self) -> anyhow::Result<()> {
+    pub async fn clean(self) -> anyhow::Result<()> {
         self.admin.delete_topics(&[&self.sample], &AdminOptions::new()).await?;
         self.app.db.close().await;
         drop(self.place.server);
@@ -324,11 +341,28 @@ impl<'a> Field<'a> {
     }
 }
 
+/// The connection, model and destination of a workspace.
+async fn objects(
+    app: &App,
+    caller: &Caller,
+    place: &Place,
+    bootstrap: &str,
+) -> anyhow::Result<(ModelId, DestinationId)> {
+    let (kind, settings) = &place.connection;
+    let connection = endpoint::create::<Connection>(app, caller, kind, "orders", settings.clone()).await?;
+    let key = [place.key.to_owned()];
+    let model = model::ops::create(app, caller, connection.id, "orders", &place.model, &key).await?;
+    let settings = json!({"bootstrap_servers": bootstrap, "security": {"protocol": "plaintext"}});
+    let destination = endpoint::create::<Destination>(app, caller, "kafka", "kafka", settings).await?;
+    Ok((model.id, destination.id))
+}
+
 /// A process; killed when dropped.
 pub struct Server(pub Child);
 
 impl Server {
-    fn stop(mut self) -> anyhow::Result<()> {
+    /// Asks it to end, and waits.
+    pub fn stop(mut self) -> anyhow::Result<()> {
         let pid = libc::pid_t::try_from(self.0.id())?;
         // SAFETY: a signal to a child that has not been waited for yet.
         unsafe { libc::kill(pid, libc::SIGTERM) };

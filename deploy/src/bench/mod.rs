@@ -1,5 +1,6 @@
 //! Figures, each beside a peer or a limit that is measured in the same run on the same machine.
 
+mod api;
 mod bare;
 mod field;
 mod grounds;
@@ -15,6 +16,8 @@ pub enum Bench {
     PostgresKafka(field::Options),
     /// Snowflake to Kafka: Freshet beside a bare librdkafka producer and an exporter written in Python
     SnowflakeKafka(field::Options),
+    /// The API's answers, with a long history and a sync running
+    Api(api::Options),
     /// One of the cases: sends records of a topic again, as fast as librdkafka takes them
     #[command(hide = true)]
     BareProducer(bare::Options),
@@ -25,6 +28,7 @@ impl Bench {
         match self {
             Self::PostgresKafka(options) => postgres_kafka::run(options).await,
             Self::SnowflakeKafka(options) => snowflake_kafka::run(options).await,
+            Self::Api(options) => api::run(options).await,
             Self::BareProducer(options) => bare::run(&options),
         }
     }

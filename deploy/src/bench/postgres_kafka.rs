@@ -15,7 +15,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     field::run(&grounds, place, &options).await
 }
 
-async fn place(grounds: &Grounds, rows: u64) -> anyhow::Result<Place> {
+/// A table of so many rows, moved in full.
+pub async fn place(grounds: &Grounds, rows: u64) -> anyhow::Result<Place> {
     let server = grounds.get("FRESHET_TEST_DATABASE_URL")?;
     let database = format!("bench_source_{}", RequestId::new());
     execute(server, &format!("create database {database}")).await?;
