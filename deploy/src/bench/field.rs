@@ -243,6 +243,8 @@ impl<'a> Field<'a> {
         };
         ensure!(taken.rows == options.rows, "{} of {} rows were published", taken.rows, options.rows);
         worker.stop()?;
+        // A Stream is taken by one sync alone: the next round's is another.
+        sync::ops::archive(&self.app, &self.caller, sync).await?;
         Ok(taken)
     }
 
