@@ -61,6 +61,11 @@ impl TenantTx {
     }
 }
 
+/// A lock that is given back when this is dropped.
+pub(crate) struct Lock {
+    _tx: Transaction<'static, Postgres>,
+}
+
 /// A transaction of one organization: its people, its workspaces as such; not what is in them.
 pub struct OrganizationTx {
     tx: Transaction<'static, Postgres>,
@@ -207,6 +212,20 @@ impl Db {
     /// The pool, for the dispatcher's functions and for LISTEN: they see ids and states of all workspaces.
     pub(crate) fn dispatcher(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// Takes a lock that one process at a time holds, until it is dropped; none while another has it.
+    ///
+    /// # Errors
+    /// [`Code::Database`].
+    pub(crate) async fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
+        let mut tx = self.begin("begin; set local idle_in_transaction_session_timeout = '10min'".to_owned()).await?;
+        let taken: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock(hashtextextended('freshet ' || $1, 0))")
+            .bind(name)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(failed("cannot take a lock"))?;
+        Ok(taken.then_some(Lock { _tx: tx }))
     }
 
     /// This installation's id, drawn when its database was made.

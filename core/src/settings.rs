@@ -105,6 +105,8 @@ settings! {
     database_connections_max: u32 = "20";
     /// Master keys that wrap the data keys of secrets: `name=<32 bytes in base64>`, comma-separated; the first seals, all open.
     master_keys: Secret = "";
+    /// A file with the master keys instead, one `name=base64` a line; it is looked at again every 2 s and on SIGHUP, without a restart.
+    master_keys_file: String = "";
     /// Where the API listens.
     api_listen: std::net::SocketAddr = "127.0.0.1:8470";
     /// Where `/metrics` listens, for Prometheus: `127.0.0.1:8471`; nowhere if empty. No key is asked for: keep it from strangers.

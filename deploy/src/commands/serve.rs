@@ -7,12 +7,13 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::extract::Request;
 use freshet_core::app::App;
+use freshet_core::secret::turnover;
 use freshet_core::settings::Settings;
 use freshet_core::user;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::{metrics, shutdown, telemetry, wire};
+use crate::{master_keys, metrics, shutdown, telemetry, wire};
 
 /// Which roles this process has.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,8 @@ pub async fn run(roles: Roles) -> anyhow::Result<()> {
     let grace = Duration::from_secs_f64(settings.stop_grace_s);
     let app = wire::app(settings).await?;
     let drain = shutdown::on_signal()?;
+    turnover::announce(&app, true).await?;
+    master_keys::watch(&app, drain.clone())?;
 
     let api = async { if roles.api { api(app.clone(), drain.clone()).await } else { Ok(()) } };
     let worker = async {

@@ -14,4 +14,5 @@ mod sign_in;
 mod snowflake;
 mod snowflake_runs;
 mod tidy;
+mod turnover;
 mod whole_runs;
