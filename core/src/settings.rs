@@ -153,6 +153,12 @@ settings! {
     egress_reach: Reach = "private";
     /// Networks and addresses that are dialled besides, comma-separated: `127.0.0.0/8,::1` for servers of this machine.
     egress_allow: String = "";
+    /// Where traces go, by OTLP over HTTP: `http://collector:4318`; none are taken if empty.
+    otlp_endpoint: String = "";
+    /// Headers that the collector wants, for one a token: `name=value`, comma-separated.
+    otlp_headers: Secret = "";
+    /// How many of the traces that begin here are taken, 0 to 1; one that a request goes on with is taken as its caller says.
+    otlp_ratio: f64 = "1";
     /// `json` or `text`.
     log_format: LogFormat = "text";
     /// What to log, in the form of `RUST_LOG`.

@@ -6,6 +6,7 @@ mod master_keys;
 mod metrics;
 mod shutdown;
 mod telemetry;
+mod traces;
 mod wire;
 
 use std::process::ExitCode;

@@ -25,7 +25,7 @@ pub struct Roles {
 /// Serves until a signal, then until what is in hand is done, at most `stop_grace_s`.
 pub async fn run(roles: Roles) -> anyhow::Result<()> {
     let settings = Settings::load()?;
-    telemetry::start(&settings)?;
+    let traces = telemetry::start(&settings)?;
     let grace = Duration::from_secs_f64(settings.stop_grace_s);
     let app = wire::app(settings).await?;
     let drain = shutdown::on_signal()?;
@@ -53,6 +53,7 @@ pub async fn run(roles: Roles) -> anyhow::Result<()> {
         }
     };
     app.db.close().await;
+    traces.stop().await;
     done
 }
 

@@ -4,8 +4,10 @@
 
 mod ahead;
 mod diff;
+mod doctor;
 mod faults;
 mod incremental;
+mod logs;
 mod metrics;
 mod restore;
 mod shop;
