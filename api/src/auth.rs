@@ -64,7 +64,7 @@ async fn answer_within(id: RequestId, method: Method, path: String, request: Req
     let took_ms = since.elapsed().as_millis() as u64;
     let status = response.status();
     let span = tracing::Span::current();
-    span.record("http.response.status_code", status.as_u16());
+    span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
     }

@@ -238,23 +238,23 @@ impl Db {
             .map_err(failed("cannot read the installation's id"))
     }
 
-    /// The schema's version, of a database that answers and has that of this program or a later one: one that is just
-    /// being replaced still serves.
+    /// Whether the database answers, and has this program's schema or a later one: a program that is just being replaced
+    /// still serves.
     ///
     /// # Errors
-    /// [`Code::Database`] when it does not answer, or its schema is older, as after a restore.
-    pub async fn ready(&self) -> Result<i64> {
+    /// [`Code::Database`] when it does not answer within 3 s, or its schema is older, as after a restore.
+    pub async fn ready(&self) -> Result<()> {
         let asked = sqlx::query_scalar::<_, Option<i64>>("select max(version) from _sqlx_migrations where success");
         let asked = tokio::time::timeout(READY_TIMEOUT, asked.fetch_one(&self.pool)).await;
         let late = |error| Error::new(Code::Database, "the database does not answer in time").caused_by(error);
-        let found = asked.map_err(late)?.map_err(failed("the database does not answer"))?.unwrap_or(0);
-        let wanted = wanted_schema();
-        if found < wanted {
-            let told =
-                format!("the database's schema is {found}, older than this program's, {wanted}: run `freshet migrate`");
-            return Err(Error::new(Code::Database, told));
+        let found = asked.map_err(late)?.map_err(failed("the database does not answer"))?;
+        if found.unwrap_or(0) < wanted_schema() {
+            return Err(Error::new(
+                Code::Database,
+                "the database's schema is older than this program: run `freshet migrate`",
+            ));
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Connections there are, and how many of them are idle.
@@ -309,6 +309,8 @@ pub struct Examined {
     pub owns: bool,
     /// Whether it is granted a role that owns tables.
     pub may_own: bool,
+    /// The owner of the tables, where the policies keep that role from seeing all rows, which it must.
+    pub blind_owner: Option<String>,
     /// Connections that the server takes of this role.
     pub connections_max: i64,
     /// Connections that the server has now.
@@ -343,6 +345,13 @@ pub async fn examine(url: &Secret, name: &str) -> Result<Examined> {
                 exists (select 1 from pg_class as c
                         where c.relkind = 'r' and c.relowner <> r.oid and c.relnamespace = 'public'::regnamespace
                           and pg_has_role(r.oid, c.relowner, 'member')) as may_own,
+                (select o.rolname::text
+                 from pg_policy as p
+                 join pg_class as c on c.oid = p.polrelid
+                 join pg_roles as o on o.oid = c.relowner
+                 where p.polname = 'dispatcher' and c.relnamespace = 'public'::regnamespace
+                   and not (o.oid = any (p.polroles) or o.rolsuper or o.rolbypassrls)
+                 limit 1) as blind_owner,
                 least(current_setting('max_connections')::bigint
                           - current_setting('superuser_reserved_connections')::bigint,
                       nullif(r.rolconnlimit, -1)::bigint,

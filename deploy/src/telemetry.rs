@@ -3,10 +3,12 @@
 use std::io::{IsTerminal, Write};
 
 use freshet_core::settings::{LogFormat, Settings};
+use tracing::Subscriber;
+use tracing::subscriber::set_global_default;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer, registry};
 
 use crate::traces::Traces;
 
@@ -17,14 +19,26 @@ use crate::traces::Traces;
 pub fn start(settings: &Settings) -> anyhow::Result<Traces> {
     let filter = EnvFilter::try_new(&settings.log)?;
     let traces = Traces::open(settings)?;
+    // Not `init`, which has the crate `log` ask the filters too: one that is asked and hands over no line keeps its answer
+    // for the next span, which is lost.
+    match traces.layer() {
+        Some(layer) => set_global_default(registry().with(layer).with(lines(settings).with_filter(filter))),
+        None => set_global_default(registry().with(filter).with(lines(settings))),
+    }?;
+    Ok(traces)
+}
+
+/// The layer that writes lines.
+fn lines<S>(settings: &Settings) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
     let is_terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(Harmless { colours: is_terminal });
-    let lines = match settings.log_format {
+    match settings.log_format {
         LogFormat::Json => lines.json().with_ansi(false).boxed(),
         LogFormat::Text => lines.compact().with_ansi(is_terminal).boxed(),
-    };
-    tracing_subscriber::registry().with(traces.layer()).with(lines.with_filter(filter)).init();
-    Ok(traces)
+    }
 }
 
 /// Standard error, without what a text of somebody else's could do to who reads the log: begin a line that nobody wrote,

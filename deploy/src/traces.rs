@@ -22,7 +22,7 @@ use opentelemetry_sdk::trace::{
 use tracing::Subscriber;
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
 /// Spans that wait, at most.
@@ -88,10 +88,8 @@ impl Traces {
             .with_target(false)
             .with_level(false)
             .with_tracked_inactivity(false);
-        let own = filter_fn(|metadata| {
-            metadata.is_span() && metadata.target().starts_with("freshet") && *metadata.level() <= tracing::Level::INFO
-        });
-        Some(layer.with_filter(own))
+        let own = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("freshet"));
+        Some(layer.with_filter(own.with_max_level_hint(LevelFilter::INFO)))
     }
 
     /// Sends what waits, for 2 s at most.

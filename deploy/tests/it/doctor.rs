@@ -151,16 +151,16 @@ async fn secrets_of_lost_and_of_mistaken_master_keys_are_found() {
 #[tokio::test]
 async fn a_schema_older_than_the_program_fails_doctor_and_readyz() {
     let bench = Bench::new(Registry::default()).await;
-    let found = bench.app.db.ready().await.unwrap();
-    let sql = format!("delete from _sqlx_migrations where version = {found}");
-    crate::shop::run_sql(&bench.admin_url, &sql).await;
+    bench.app.db.ready().await.unwrap();
+    let newest = "delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)";
+    crate::shop::run_sql(&bench.admin_url, newest).await;
 
     let (passed, told, _) = doctor(&bench, &[]);
     let ready = bench.app.db.ready().await.unwrap_err();
 
     assert!(!passed);
-    expect(&told, "database schema", "failure", &format!("this program's is {found}"));
-    assert!(ready.message.contains("older than this program's"), "{ready}");
+    expect(&told, "database schema", "failure", "this program's is");
+    assert!(ready.message.contains("older than this program"), "{ready}");
 }
 
 /// A mail server that takes whoever comes, and what it heard.

@@ -16,5 +16,6 @@ mod sign_in;
 mod snowflake;
 mod snowflake_runs;
 mod tidy;
+mod traces;
 mod turnover;
 mod whole_runs;

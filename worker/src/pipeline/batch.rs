@@ -121,8 +121,10 @@ fn chunk_span(number: u64, full: &Full) -> Span {
     if !trace::is_traced(number) {
         return Span::none();
     }
-    let (batch, ordinal, records) = (full.progress.batch_seq, full.progress.ordinal, full.chunk.messages.len());
-    tracing::info_span!("chunk", chunk = number, batch, ordinal, records, bytes = full.chunk.buffer.len())
+    let (batch, ordinal) = (full.progress.batch_seq, full.progress.ordinal);
+    // OTLP knows signed numbers alone.
+    let (records, bytes) = (full.chunk.messages.len() as i64, full.chunk.buffer.len() as i64);
+    tracing::info_span!("chunk", chunk = number as i64, batch, ordinal, records, bytes)
 }
 
 /// The mistakes of those who write down, or give back, what is not yet committed.

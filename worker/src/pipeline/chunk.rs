@@ -115,7 +115,7 @@ fn room(plan: &SinkPlan) -> Chunk {
 
 /// Reading and encoding the rows of a chunk, of some chunks.
 fn encode_span(number: u64) -> tracing::Span {
-    if trace::is_traced(number) { tracing::info_span!("encode", chunk = number) } else { tracing::Span::none() }
+    if trace::is_traced(number) { tracing::info_span!("encode", chunk = number as i64) } else { tracing::Span::none() }
 }
 
 impl ChunkSink {

@@ -47,6 +47,12 @@ fn role(examined: &Examined) -> Found {
     let strong = [(superuser, "is a superuser"), (bypasses, "bypasses row-level security"), (owns, "owns the tables")];
     let strong = strong.iter().find(|(is, _)| **is).map(|(_, what)| *what);
     let strong = strong.or(may_own.then_some("may become the owner of the tables"));
+    if let Some(owner) = &examined.blind_owner {
+        return failure(
+            format!("the tables belong to `{owner}`, whom their policies do not know: no run is claimed, no key found"),
+            "Let the policies `dispatcher` name the owner: deploy/README.md, \"Back-up and restore\", has the statement.",
+        );
+    }
     match strong {
         None => fine(format!("`{role}` owns nothing and bypasses nothing")),
         Some(what) => failure(
