@@ -529,9 +529,9 @@ mod tests {
 
     #[test]
     fn a_master_key_is_wiped_from_memory_when_it_is_dropped() {
-        const { assert!(std::mem::needs_drop::<Aes256Gcm>()) }
-
         fn wiped<T: zeroize::ZeroizeOnDrop>() {}
-        wiped::<aes_gcm::aes::Aes256>();
+
+        // The round keys, from which the key can be told; without the feature of `aes` this does not compile.
+        wiped::<aes::Aes256>();
     }
 }

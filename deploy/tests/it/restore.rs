@@ -231,7 +231,7 @@ async fn the_commands_of_the_readme_back_up_and_restore() {
     let folder = std::env::temp_dir().join(format!("freshet-{}", RequestId::new()));
     std::fs::create_dir(&folder).unwrap();
     let (server, name) = shop.bench.admin_url.rsplit_once('/').unwrap();
-    let restored = format!("restored_{}", RequestId::new());
+    let restored = format!("test_{}", RequestId::new());
     let run = |script: &str| {
         // The database and its owner are the test's own; the rest is to the letter.
         let script = script.replace("freshet_owner freshet\n", &format!("freshet_owner {restored}\n"));
@@ -263,10 +263,7 @@ async fn the_commands_of_the_readme_back_up_and_restore() {
     let keys = std::fs::read_to_string(folder.join("freshet.keys")).unwrap();
     assert_eq!(keys, shop.bench.app.settings.master_keys.expose());
     std::fs::remove_dir_all(&folder).unwrap();
-    let mut shop = shop;
-    let app = shop.bench.app.settings.database_url.expose().replace(name, &restored);
-    set(&mut shop, "FRESHET_DATABASE_URL", app);
-    let url = format!("{}/{restored}", shop.bench.admin_url.rsplit_once('/').unwrap().0);
+    let url = format!("{server}/{restored}");
     let counted = "do $$ begin if (select count(*) from run where state = 'succeeded') <> 1 then
                        raise exception 'the run is not there'; end if; end $$";
     run_sql(&url, counted).await;
@@ -317,7 +314,8 @@ async fn a_dump_restored_under_other_roles_works_once_the_policies_know_the_owne
     let back_up = BackUp::take(&shop);
     worker.stop();
     let (owner, login) = ("other_owner", format!("login_{}", RequestId::new()));
-    let (server, name) = shop.bench.admin_url.rsplit_once('/').unwrap();
+    let admin = shop.bench.admin_url.clone();
+    let (server, name) = admin.rsplit_once('/').unwrap();
     let roles = format!(
         "do $$ begin create role {owner}; exception when duplicate_object or unique_violation then null; end $$;
          create role {login} login password 'secret' in role freshet_app"
@@ -334,13 +332,12 @@ async fn a_dump_restored_under_other_roles_works_once_the_policies_know_the_owne
     let mended = block_of_readme("do $$\ndeclare");
     run_sql(&shop.bench.admin_url, mended).await;
     let (passed, told) = doctor(&shop);
-    let _worker = shop.worker();
+    let worker = shop.worker();
 
     assert!(passed, "{told}");
     assert_eq!(shop.run_to_the_end().await.counts.published, 50);
-    let (sealed, back) = (format!("drop database {name} with (force)"), format!("drop role {login}"));
-    shop.bench.app.db.close().await;
-    for statement in [sealed, back] {
-        run_sql(&format!("{}/postgres", shop.bench.admin_url.rsplit_once('/').unwrap().0), &statement).await;
+    worker.stop();
+    for statement in [format!("drop database {name} with (force)"), format!("drop role {login}")] {
+        run_sql(&format!("{server}/postgres"), &statement).await;
     }
 }
