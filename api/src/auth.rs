@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
-use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use freshet_core::access::Caller;
 use freshet_core::error::{Code, Error, Result as CoreResult};
 use freshet_core::id::{RequestId, WorkspaceId};
 use freshet_core::member::ops::At;
+use freshet_core::trace::TraceParent;
 use freshet_core::{api_key, audit, personal_token};
+
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use crate::Api;
 use crate::problem::Problem;
@@ -19,6 +23,8 @@ use crate::problem::Problem;
 const WORKSPACE: HeaderName = HeaderName::from_static("freshet-workspace");
 /// The path that tells a person's workspaces.
 const WHICH: &str = "/v1/me/workspaces";
+/// The trace that a request is part of (W3C Trace Context).
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 const REQUEST_ID: HeaderName = HeaderName::from_static("freshet-request-id");
 
 /// Gives each request an id: in its answer, in a problem, in the audit log.
@@ -26,6 +32,22 @@ pub(crate) async fn name_request(mut request: Request, next: Next) -> Response {
     let id = RequestId::new();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(id);
+    // Every line of the request names it, whatever is logged; the workspace is filled in once it is known.
+    let span = tracing::error_span!(
+        "request", request.id = %id, workspace.id = Empty, http.request.method = %method, http.route = Empty,
+        http.response.status_code = Empty, otel.kind = "server", otel.status_code = Empty,
+    );
+    if let Some(route) = request.extensions().get::<MatchedPath>() {
+        span.record("http.route", route.as_str());
+    }
+    let asked_in = request.headers().get(TRACE_PARENT).and_then(|value| value.to_str().ok());
+    if let Some(trace) = asked_in.and_then(|text| text.parse::<TraceParent>().ok()) {
+        trace.adopt(&span);
+    }
+    answer_within(id, method, path, request, next).instrument(span).await
+}
+
+async fn answer_within(id: RequestId, method: Method, path: String, request: Request, next: Next) -> Response {
     let since = std::time::Instant::now();
     let mut response = next.run(request).await;
     let text = id.to_string();
@@ -40,7 +62,13 @@ pub(crate) async fn name_request(mut request: Request, next: Next) -> Response {
         }
     }
     let took_ms = since.elapsed().as_millis() as u64;
-    tracing::info!(request.id = %text, %method, path, status = response.status().as_u16(), took_ms, "answered");
+    let status = response.status();
+    let span = tracing::Span::current();
+    span.record("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+    tracing::info!(%method, path, status = status.as_u16(), took_ms, "answered");
     if let Ok(value) = HeaderValue::from_str(&text) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -59,6 +87,7 @@ pub(crate) async fn require_key(State(api): State<Api>, mut request: Request, ne
         .trim();
     match authenticate(&api, key, request.headers(), request.extensions()).await {
         Ok(mut caller) => {
+            tracing::Span::current().record("workspace.id", tracing::field::display(caller.workspace));
             caller.request = request.extensions().get::<RequestId>().copied();
             let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
             let route = format!("{} {path}", request.method());

@@ -1,7 +1,7 @@
 //! Freshet's own Postgres: the pool, the tenant's transaction, the migrations.
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -17,6 +17,9 @@ pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
 /// How long a request waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a probe waits for the database.
+const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Freshet's own database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -59,6 +62,11 @@ impl TenantTx {
     pub async fn commit(self) -> Result<()> {
         self.tx.commit().await.map_err(failed("cannot commit"))
     }
+}
+
+/// A lock that is given back when this is dropped.
+pub(crate) struct Lock {
+    _tx: Transaction<'static, Postgres>,
 }
 
 /// A transaction of one organization: its people, its workspaces as such; not what is in them.
@@ -157,11 +165,7 @@ impl Db {
     }
 
     async fn refuse_other_schema(&self) -> Result<()> {
-        let wanted = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
-        let found: Option<i64> = sqlx::query_scalar("select max(version) from _sqlx_migrations where success")
-            .fetch_one(&self.pool)
-            .await
-            .unwrap_or(None);
+        let (wanted, found) = (wanted_schema(), found_schema(&self.pool).await);
         if found != Some(wanted) {
             let found = found.map_or_else(|| "none".to_owned(), |version| version.to_string());
             return Err(Error::new(
@@ -209,6 +213,20 @@ impl Db {
         &self.pool
     }
 
+    /// Takes a lock that one process at a time holds, until it is dropped; none while another has it.
+    ///
+    /// # Errors
+    /// [`Code::Database`].
+    pub(crate) async fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
+        let mut tx = self.begin("begin; set local idle_in_transaction_session_timeout = '10min'".to_owned()).await?;
+        let taken: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock(hashtextextended('freshet ' || $1, 0))")
+            .bind(name)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(failed("cannot take a lock"))?;
+        Ok(taken.then_some(Lock { _tx: tx }))
+    }
+
     /// This installation's id, drawn when its database was made.
     ///
     /// # Errors
@@ -220,12 +238,23 @@ impl Db {
             .map_err(failed("cannot read the installation's id"))
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers, and has this program's schema or a later one: a program that is just being replaced
+    /// still serves.
     ///
     /// # Errors
-    /// [`Code::Database`].
-    pub async fn ping(&self) -> Result<()> {
-        sqlx::query("select 1").execute(&self.pool).await.map(|_| ()).map_err(failed("the database does not answer"))
+    /// [`Code::Database`] when it does not answer within 3 s, or its schema is older, as after a restore.
+    pub async fn ready(&self) -> Result<()> {
+        let asked = sqlx::query_scalar::<_, Option<i64>>("select max(version) from _sqlx_migrations where success");
+        let asked = tokio::time::timeout(READY_TIMEOUT, asked.fetch_one(&self.pool)).await;
+        let late = |error| Error::new(Code::Database, "the database does not answer in time").caused_by(error);
+        let found = asked.map_err(late)?.map_err(failed("the database does not answer"))?;
+        if found.unwrap_or(0) < wanted_schema() {
+            return Err(Error::new(
+                Code::Database,
+                "the database's schema is older than this program: run `freshet migrate`",
+            ));
+        }
+        Ok(())
     }
 
     /// Connections there are, and how many of them are idle.
@@ -263,6 +292,102 @@ pub async fn migrate(settings: &Settings) -> Result<()> {
     }
     pool.close().await;
     migrated
+}
+
+/// What `freshet doctor` looks at: a server, and the role that is logged in as.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Examined {
+    /// The server's version.
+    pub server: String,
+    /// The role.
+    pub role: String,
+    /// Whether it may do everything.
+    pub superuser: bool,
+    /// Whether row-level security does not hold it.
+    pub bypasses: bool,
+    /// Whether tables are its own.
+    pub owns: bool,
+    /// Whether it is granted a role that owns tables.
+    pub may_own: bool,
+    /// The owner of the tables, where the policies keep that role from seeing all rows, which it must.
+    pub blind_owner: Option<String>,
+    /// Connections that the server takes of this role.
+    pub connections_max: i64,
+    /// Connections that the server has now.
+    pub connections_used: i64,
+    /// The schema's version; none before the first migration.
+    #[sqlx(skip)]
+    pub schema: Option<i64>,
+    /// The version that this program wants.
+    #[sqlx(skip)]
+    pub wanted: i64,
+    /// By how much our clock is ahead of the server's, in seconds.
+    #[sqlx(skip)]
+    pub skew_s: f64,
+}
+
+/// Looks at the server of a setting, whatever role it logs in as.
+///
+/// # Errors
+/// [`Code::Settings`] when the setting does not read, [`Code::Database`] when the server does not let it in.
+pub async fn examine(url: &Secret, name: &str) -> Result<Examined> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(connect_options(url, name)?)
+        .await
+        .map_err(|error| Error::new(Code::Database, format!("cannot connect ({name})")).caused_by(error))?;
+    let mut examined: Examined = sqlx::query_as(
+        "select current_setting('server_version') as server, r.rolname::text as role, r.rolsuper as superuser,
+                r.rolbypassrls as bypasses,
+                exists (select 1 from pg_class as c
+                        where c.relowner = r.oid and c.relnamespace = 'public'::regnamespace) as owns,
+                exists (select 1 from pg_class as c
+                        where c.relkind = 'r' and c.relowner <> r.oid and c.relnamespace = 'public'::regnamespace
+                          and pg_has_role(r.oid, c.relowner, 'member')) as may_own,
+                (select o.rolname::text
+                 from pg_policy as p
+                 join pg_class as c on c.oid = p.polrelid
+                 join pg_roles as o on o.oid = c.relowner
+                 where p.polname = 'dispatcher' and c.relnamespace = 'public'::regnamespace
+                   and not (o.oid = any (p.polroles) or o.rolsuper or o.rolbypassrls)
+                 limit 1) as blind_owner,
+                least(current_setting('max_connections')::bigint
+                          - current_setting('superuser_reserved_connections')::bigint,
+                      nullif(r.rolconnlimit, -1)::bigint,
+                      (select nullif(d.datconnlimit, -1)::bigint from pg_database as d
+                       where d.datname = current_database())) as connections_max,
+                (select count(*) from pg_stat_activity as a where a.backend_type = 'client backend')
+                    as connections_used
+         from pg_roles as r
+         where r.rolname = current_user",
+    )
+    .fetch_one(&pool)
+    .await
+    .map_err(failed("cannot read the role's rights"))?;
+    examined.wanted = wanted_schema();
+    examined.schema = found_schema(&pool).await;
+    let before = SystemTime::now();
+    let theirs: f64 = sqlx::query_scalar("select extract(epoch from clock_timestamp())::float8")
+        .fetch_one(&pool)
+        .await
+        .map_err(failed("cannot read the server's clock"))?;
+    // It was read about halfway between asking and the answer.
+    let (half, since) =
+        (before.elapsed().unwrap_or_default() / 2, before.duration_since(UNIX_EPOCH).unwrap_or_default());
+    examined.skew_s = (since + half).as_secs_f64() - theirs;
+    pool.close().await;
+    Ok(examined)
+}
+
+/// The schema's version that this program wants.
+fn wanted_schema() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+async fn found_schema(pool: &PgPool) -> Option<i64> {
+    let found = sqlx::query_scalar("select max(version) from _sqlx_migrations where success").fetch_one(pool).await;
+    found.unwrap_or(None)
 }
 
 pub(crate) fn connect_options(url: &Secret, name: &str) -> Result<PgConnectOptions> {

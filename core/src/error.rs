@@ -249,7 +249,7 @@ codes! {
     /// Freshet's own database does not answer.
     Database = "platform.database", Transient, "Check Freshet's own Postgres; work goes on when it answers.";
     /// A secret cannot be opened.
-    Vault = "platform.vault", System, "Check that `FRESHET_MASTER_KEYS` still holds the key that the message names.";
+    Vault = "platform.vault", System, "Put the key that the message names back among the master keys (`FRESHET_MASTER_KEYS`, or the file of `FRESHET_MASTER_KEYS_FILE`), after the one that seals; without it the secret is lost and must be entered again.";
     /// A setting that cannot be used.
     Settings = "platform.settings", User, "Mend the setting named in the message; `freshet doctor` checks them all.";
     /// A defect of Freshet.

@@ -5,6 +5,7 @@ pub mod id;
 pub mod error;
 pub mod settings;
 pub mod metrics;
+pub mod trace;
 pub mod egress;
 pub mod failpoint;
 pub mod planted;

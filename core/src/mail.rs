@@ -59,6 +59,20 @@ impl Mailer {
         self.way.is_some()
     }
 
+    /// Connects and signs in, and sends nothing.
+    ///
+    /// # Errors
+    /// `platform.settings`: the server does not answer, or does not take the login.
+    pub async fn try_out(&self) -> Result<()> {
+        let Some(way) = &self.way else { return Ok(()) };
+        let refused = || Error::new(Code::Settings, "the mail server of FRESHET_SMTP_URL");
+        match way.0.test_connection().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(refused().caused_by("it does not answer as it should")),
+            Err(error) => Err(refused().caused_by(error)),
+        }
+    }
+
     /// Sends a mail in the background: whoever asked for it does not learn from the time whether there was one to send.
     pub fn send(&self, mail: Mail) {
         let Some(way) = self.way.clone() else { return };

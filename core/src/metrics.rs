@@ -51,6 +51,8 @@ metrics! {
     RUNS: Gauge "freshet_runs" ["state"] "Runs of the installation that wait or are under way.";
     OLDEST: Gauge "freshet_oldest_due_run_seconds" [] "How long the run that is due and not claimed has waited, the longest of them.";
     CONNECTIONS: Gauge "freshet_database_connections" ["state"] "Connections to Freshet's own Postgres: idle, used.";
+    SECRETS: Gauge "freshet_secrets" ["master_key"] "Secrets whose data key this master key wraps: an old one may go when it is 0.";
+    KEYS_REFUSED: Gauge "freshet_master_keys_refused" [] "1 while the file of master keys cannot be used and those before it hold; else 0.";
     BUILD: Gauge "freshet_build_info" ["version"] "1, for the version that runs.";
 }
 
@@ -123,6 +125,16 @@ pub fn oldest_due(seconds: f64) {
 pub fn connections(size: u32, idle: usize) {
     gauge!(CONNECTIONS, "state" => "idle").set(idle as f64);
     gauge!(CONNECTIONS, "state" => "used").set(f64::from(size) - idle as f64);
+}
+
+/// Secrets of one master key.
+pub fn secrets(master_key: String, count: i64) {
+    gauge!(SECRETS, "master_key" => master_key).set(count as f64);
+}
+
+/// Whether the file of master keys is not what is used.
+pub fn master_keys_refused(refused: bool) {
+    gauge!(KEYS_REFUSED).set(f64::from(u8::from(refused)));
 }
 
 #[cfg(test)]

@@ -105,6 +105,8 @@ settings! {
     database_connections_max: u32 = "20";
     /// Master keys that wrap the data keys of secrets: `name=<32 bytes in base64>`, comma-separated; the first seals, all open.
     master_keys: Secret = "";
+    /// A file with the master keys instead, one `name=base64` a line; it is looked at again every 2 s and on SIGHUP, without a restart.
+    master_keys_file: String = "";
     /// Where the API listens.
     api_listen: std::net::SocketAddr = "127.0.0.1:8470";
     /// Where `/metrics` listens, for Prometheus: `127.0.0.1:8471`; nowhere if empty. No key is asked for: keep it from strangers.
@@ -151,6 +153,12 @@ settings! {
     egress_reach: Reach = "private";
     /// Networks and addresses that are dialled besides, comma-separated: `127.0.0.0/8,::1` for servers of this machine.
     egress_allow: String = "";
+    /// Where traces go, by OTLP over HTTP: `http://collector:4318`; none are taken if empty.
+    otlp_endpoint: String = "";
+    /// Headers that the collector wants, for one a token: `name=value`, comma-separated.
+    otlp_headers: Secret = "";
+    /// How many of the traces that begin here are taken, 0 to 1; one that a request goes on with is taken as its caller says.
+    otlp_ratio: f64 = "1";
     /// `json` or `text`.
     log_format: LogFormat = "text";
     /// What to log, in the form of `RUST_LOG`.

@@ -2,9 +2,11 @@
 
 mod bench;
 mod commands;
+mod master_keys;
 mod metrics;
 mod shutdown;
 mod telemetry;
+mod traces;
 mod wire;
 
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use axum::routing::get;
 use freshet_core::app::App;
 use freshet_core::metrics;
 use freshet_core::run::work;
+use freshet_core::secret::turnover;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +57,10 @@ pub async fn serve(app: &App, drain: CancellationToken) -> anyhow::Result<()> {
 async fn told(State((app, recorder)): State<(App, PrometheusHandle)>) -> impl IntoResponse {
     let (size, idle) = app.db.connections();
     metrics::connections(size, idle);
+    metrics::master_keys_refused(app.vault.refused().is_some());
+    if let Err(error) = turnover::gauge(&app).await {
+        tracing::warn!(error = %error.chain(), "the secrets of each master key cannot be counted");
+    }
     if let Err(error) = work::gauge(&app.db).await {
         tracing::warn!(error = %error.chain(), "the runs that wait cannot be counted");
     }

@@ -18,7 +18,7 @@ use freshet_core::vault::Vault;
 /// # Errors
 /// `platform.settings`, `platform.database`.
 pub async fn app(settings: Settings) -> Result<App> {
-    let vault = Arc::new(Vault::from_setting(&settings.master_keys)?);
+    let vault = Arc::new(Vault::from_settings(&settings)?);
     let egress = Arc::new(Egress::from_settings(&settings)?);
     egress.look_own_up().await;
     let db = Db::connect(&settings).await?;

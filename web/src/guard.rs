@@ -11,6 +11,7 @@ use axum::response::Response;
 use freshet_core::error::{Code, Error};
 use freshet_core::id::RequestId;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use tracing::Instrument as _;
 
 use crate::Web;
 use crate::pages::error;
@@ -55,8 +56,10 @@ pub(crate) async fn dress(State(web): State<Web>, mut request: Request, next: Ne
     let id = RequestId::new();
     request.extensions_mut().insert(id);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = next.run(request).await;
-    tracing::info!(request.id = %id, %method, path, status = response.status().as_u16(), "answered");
+    let span = tracing::error_span!("request", request.id = %id, http.request.method = %method);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let _within = span.entered();
+    tracing::info!(%method, path, status = response.status().as_u16(), "answered");
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(REQUEST_ID, id);

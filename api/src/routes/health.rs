@@ -28,6 +28,6 @@ pub(crate) fn router(document: OpenApi) -> Router<Api> {
 }
 
 async fn ready(State(api): State<Api>) -> Result<Response, Problem> {
-    api.app.db.ping().await?;
+    api.app.db.ready().await?;
     Ok(Json(serde_json::json!({ "database": "ok" })).into_response())
 }

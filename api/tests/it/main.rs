@@ -5,6 +5,7 @@
 mod cast;
 mod client;
 mod document;
+mod health;
 mod keys;
 mod manners;
 mod matrix;

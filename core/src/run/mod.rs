@@ -317,6 +317,8 @@ pub struct Claim {
     pub workspace: WorkspaceId,
     /// Which run.
     pub run: RunId,
+    /// Of which sync.
+    pub sync: SyncId,
     /// The fence: named by every write.
     pub epoch: i64,
     /// Which attempt this is, from 1.

@@ -11,6 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::{RunId, SyncId};
 use crate::page::{Page, PageRequest};
 use crate::sync::{self, SyncState};
+use crate::trace::TraceParent;
 
 /// Asks for a run; a second trigger gets the run that is already queued. Returns whether it is a new one.
 ///
@@ -61,6 +62,9 @@ async fn enqueue(
     let id = RunId::new();
     let (queued, new) = store::enqueue(tx, id, &sync, trigger, caller.actor.id(), parent).await?;
     if new {
+        if let Some(trace) = TraceParent::current().filter(|trace| trace.is_sampled()) {
+            store::set_trace(tx, queued, trace).await?;
+        }
         store::add_event(tx, queued, "info", "run.queued", "the run waits for a worker", json!({})).await?;
         let entry = Entry {
             action: "run.requested",

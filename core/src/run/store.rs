@@ -16,6 +16,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::{AttemptId, DeadLetterGroupId, RunId, SyncId};
 use crate::page::PageRequest;
 use crate::sync::Sync;
+use crate::trace::TraceParent;
 
 fn counts(row: &PgRow) -> Result<Counts, sqlx::Error> {
     Ok(Counts {
@@ -271,10 +272,34 @@ pub(crate) async fn add_event(
         .map_err(failed("cannot write the run's event"))
 }
 
+/// Keeps the trace that a run goes on in.
+pub(crate) async fn set_trace(tx: &mut TenantTx, id: RunId, trace: TraceParent) -> Result<()> {
+    sqlx::query("insert into run_trace (workspace_id, run_id, traceparent) values ($1, $2, $3)")
+        .bind(tx.workspace())
+        .bind(id)
+        .bind(trace.to_string())
+        .execute(tx.conn())
+        .await
+        .map(|_| ())
+        .map_err(failed("cannot keep the run's trace"))
+}
+
+/// The trace that a run goes on in, if there is one.
+pub(crate) async fn trace(tx: &mut TenantTx, id: RunId) -> Result<Option<TraceParent>> {
+    let found: Option<String> =
+        sqlx::query_scalar("select traceparent from run_trace where workspace_id = $1 and run_id = $2")
+            .bind(tx.workspace())
+            .bind(id)
+            .fetch_optional(tx.conn())
+            .await
+            .map_err(failed("cannot read the run's trace"))?;
+    Ok(found.and_then(|text| text.parse().ok()))
+}
+
 // What the dispatcher asks across workspaces: functions of the schema, ids and states only.
 
 pub(crate) async fn claim(db: &Db, slots: i32, worker: &str, lease_s: f64) -> Result<Vec<Claim>> {
-    let rows = sqlx::query("select workspace_id, id, epoch, attempt_count from claim_runs($1, $2, $3)")
+    let rows = sqlx::query("select workspace_id, id, sync_id, epoch, attempt_count from claim_runs($1, $2, $3)")
         .bind(slots)
         .bind(worker)
         .bind(lease_s)
@@ -286,6 +311,7 @@ pub(crate) async fn claim(db: &Db, slots: i32, worker: &str, lease_s: f64) -> Re
             Ok(Claim {
                 workspace: row.try_get("workspace_id")?,
                 run: row.try_get("id")?,
+                sync: row.try_get("sync_id")?,
                 epoch: row.try_get("epoch")?,
                 attempt: row.try_get("attempt_count")?,
             })

@@ -15,6 +15,7 @@ use crate::error::{Class, Code, Error, Result};
 use crate::id::{SyncId, SyncVersionId};
 use crate::metrics;
 use crate::sync::{self, Position, work::Work};
+use crate::trace::TraceParent;
 
 /// Everything a worker needs to run, secrets opened.
 #[derive(Debug)]
@@ -78,6 +79,15 @@ pub async fn reap(db: &Db, fruitless_max: i32) -> Result<Vec<Uuid>> {
 /// [`Code::Database`].
 pub async fn give_back(db: &Db, ids: &[Uuid], epochs: &[i64]) -> Result<()> {
     store::give_back(db, ids, epochs).await
+}
+
+/// The trace of the request that asked for the run, if one was taken.
+///
+/// # Errors
+/// [`Code::Database`].
+pub async fn trace(app: &App, claim: &Claim) -> Result<Option<TraceParent>> {
+    let mut tx = app.db.tenant(claim.workspace).await?;
+    store::trace(&mut tx, claim.run).await
 }
 
 /// Begins an attempt: writes it down and reads everything it needs.

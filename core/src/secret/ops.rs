@@ -58,18 +58,3 @@ pub(crate) async fn replace(app: &App, tx: &mut TenantTx, owner: Uuid, field: &s
     let sealed = app.vault.seal(tx.workspace(), id, text)?;
     store::replace(tx, id, owner, field, &sealed).await
 }
-
-/// Wraps the data keys of at most `rows_max` secrets by the current master key; returns how many. Call until 0.
-///
-/// # Errors
-/// [`crate::error::Code::Vault`] when a secret's master key is not among ours.
-pub async fn rewrap(app: &App, rows_max: i32) -> Result<usize> {
-    let rows = store::to_rewrap(&app.db, app.vault.current_key(), rows_max).await?;
-    for row in &rows {
-        let wrapped = app.vault.rewrap(row.workspace_id, row.id, &row.master_key, &row.wrapped_key)?;
-        let mut tx = app.db.tenant(row.workspace_id).await?;
-        store::set_wrapped_key(&mut tx, row, app.vault.current_key(), &wrapped).await?;
-        tx.commit().await?;
-    }
-    Ok(rows.len())
-}

@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::db::{Db, TenantTx, failed};
-use crate::error::Result;
-use crate::id::{SecretId, WorkspaceId};
-use crate::vault::Sealed;
+use crate::db::{Db, PersonTx, TenantTx, failed};
+use crate::error::{Code, Error, Result};
+use crate::id::{SecretId, UserId, WorkspaceId};
+use crate::vault::{Owner, Rewrapped, Sealed};
 
 #[derive(sqlx::FromRow)]
 pub(crate) struct SecretRow {
@@ -34,12 +34,42 @@ pub(crate) struct SealedField {
     pub(crate) created_at: DateTime<Utc>,
 }
 
+/// Whose secret a wrapped data key is of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Holder {
+    Workspace(WorkspaceId),
+    Person(UserId),
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Workspace(id) => id.fmt(f),
+            Self::Person(id) => id.fmt(f),
+        }
+    }
+}
+
+impl Owner for Holder {}
+
 #[derive(sqlx::FromRow)]
 pub(crate) struct WrappedKey {
-    pub(crate) workspace_id: WorkspaceId,
+    owner_kind: String,
+    owner_id: Uuid,
     pub(crate) id: SecretId,
     pub(crate) master_key: String,
     pub(crate) wrapped_key: Vec<u8>,
+}
+
+impl WrappedKey {
+    /// Whose it is, as the view `wrapped_key` says.
+    pub(crate) fn holder(&self) -> Result<Holder> {
+        match self.owner_kind.as_str() {
+            "workspace" => Ok(Holder::Workspace(self.owner_id.into())),
+            "person" => Ok(Holder::Person(self.owner_id.into())),
+            other => Err(Error::new(Code::Internal, format!("secrets of a `{other}` are not known to this version"))),
+        }
+    }
 }
 
 pub(crate) async fn insert(tx: &mut TenantTx, id: SecretId, owner: Uuid, field: &str, sealed: &Sealed) -> Result<()> {
@@ -140,30 +170,84 @@ pub(crate) async fn get_locked(tx: &mut TenantTx, owner: Uuid, field: &str) -> R
     .map_err(failed("cannot read the secret"))
 }
 
-pub(crate) async fn to_rewrap(db: &Db, current: &str, rows_max: i32) -> Result<Vec<WrappedKey>> {
-    sqlx::query_as("select workspace_id, id, master_key, wrapped_key from secrets_to_rewrap($1, $2)")
-        .bind(current)
+/// The next data keys, by id, that one of these master keys wraps.
+pub(crate) async fn to_rewrap(db: &Db, by_keys: &[String], after: Uuid, rows_max: i32) -> Result<Vec<WrappedKey>> {
+    sqlx::query_as("select owner_kind, owner_id, id, master_key, wrapped_key from keys_to_rewrap($1, $2, $3)")
+        .bind(by_keys)
+        .bind(after)
         .bind(rows_max)
         .fetch_all(db.dispatcher())
         .await
         .map_err(failed("cannot list the secrets to re-wrap"))
 }
 
-pub(crate) async fn set_wrapped_key(tx: &mut TenantTx, row: &WrappedKey, key: &str, wrapped: &[u8]) -> Result<()> {
+/// Secrets by the name of their master key.
+pub(crate) async fn count_by_key(db: &Db) -> Result<Vec<(String, i64)>> {
+    sqlx::query_as("select name, secrets from secrets_by_master_key()")
+        .fetch_all(db.dispatcher())
+        .await
+        .map_err(failed("cannot count the secrets"))
+}
+
+/// The master key that became current last.
+pub(crate) async fn current_key(db: &Db) -> Result<Option<String>> {
+    sqlx::query_scalar("select name from master_key order by current_since desc limit 1")
+        .fetch_optional(db.dispatcher())
+        .await
+        .map_err(failed("cannot read which master key is current"))
+}
+
+/// The key is current from now on; of one that was before, only where `new_only` does not say otherwise.
+pub(crate) async fn note_current(db: &Db, name: &str, new_only: bool) -> Result<()> {
+    sqlx::query(
+        "insert into master_key (name)
+         values ($1)
+         on conflict (name) do update set current_since = clock_timestamp() where not $2",
+    )
+    .bind(name)
+    .bind(new_only)
+    .execute(db.dispatcher())
+    .await
+    .map(|_| ())
+    .map_err(failed("cannot write which master key is current"))
+}
+
+/// Whether the row was still what it was.
+pub(crate) async fn set_wrapped_key(tx: &mut TenantTx, row: &WrappedKey, anew: &Rewrapped) -> Result<bool> {
     sqlx::query(
         "update secret
          set master_key = $4, wrapped_key = $5
          where workspace_id = $1
            and id = $2
-           and master_key = $3",
+           and wrapped_key = $3",
     )
     .bind(tx.workspace())
     .bind(row.id)
-    .bind(&row.master_key)
-    .bind(key)
-    .bind(wrapped)
+    .bind(&row.wrapped_key)
+    .bind(&anew.master_key)
+    .bind(&anew.wrapped_key)
     .execute(tx.conn())
     .await
-    .map(|_| ())
+    .map(|done| done.rows_affected() == 1)
+    .map_err(failed("cannot store the re-wrapped key"))
+}
+
+/// The same of a person's second factor.
+pub(crate) async fn set_wrapped_key_of_person(tx: &mut PersonTx, row: &WrappedKey, anew: &Rewrapped) -> Result<bool> {
+    sqlx::query(
+        "update totp
+         set master_key = $4, wrapped_key = $5
+         where user_id = $1
+           and id = $2
+           and wrapped_key = $3",
+    )
+    .bind(tx.user())
+    .bind(row.id)
+    .bind(&row.wrapped_key)
+    .bind(&anew.master_key)
+    .bind(&anew.wrapped_key)
+    .execute(tx.conn())
+    .await
+    .map(|done| done.rows_affected() == 1)
     .map_err(failed("cannot store the re-wrapped key"))
 }

@@ -1,17 +1,20 @@
 //! The operator's commands: schema, settings, workspaces, keys.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use freshet_core::access::{OrganizationCaller, Right, Role};
 use freshet_core::api_key::{self, ops::Grant};
+use freshet_core::secret::turnover;
 use freshet_core::settings::Settings;
 use freshet_core::vault::Vault;
-use freshet_core::{db, organization, secret, user, workspace};
+use freshet_core::{db, organization, user, workspace};
 use serde_json::json;
 
 use crate::wire;
 
-/// Secrets re-wrapped at a time.
-const REWRAP_ROWS: i32 = 500;
+/// How long to wait for a worker that is re-wrapping already.
+const REWRAP_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Subcommand)]
 pub enum Workspace {
@@ -85,8 +88,10 @@ pub enum Key {
         #[arg(long, default_value = "main")]
         name: String,
     },
-    /// Wrap every secret by the first of FRESHET_MASTER_KEYS; safe while the service runs
+    /// Make the first master key the current one and wrap every secret by it; safe while the service runs
     Rewrap,
+    /// How many secrets each master key wraps, as JSON
+    Status,
 }
 
 impl Workspace {
@@ -129,16 +134,27 @@ impl Key {
             Self::Master { name } => println!("{name}={}", Vault::draw_master_key()),
             Self::Rewrap => {
                 let app = wire::app(Settings::load()?).await?;
-                let mut total = 0;
-                loop {
-                    let done = secret::ops::rewrap(&app, REWRAP_ROWS).await?;
-                    total += done;
-                    if done == 0 {
-                        break;
+                turnover::announce(&app, false).await?;
+                let round = loop {
+                    match turnover::round(&app).await? {
+                        Some(round) => break round,
+                        None => tokio::time::sleep(REWRAP_AGAIN).await,
                     }
-                    eprintln!("{total} secrets re-wrapped");
-                }
-                println!("{}", json!({ "rewrapped": total, "master_key": app.vault.current_key() }));
+                };
+                println!("{}", json!({ "rewrapped": round.rewrapped, "master_key": app.vault.current_key() }));
+                anyhow::ensure!(round.broken == 0, "{} secrets do not open: their rows were changed", round.broken);
+                anyhow::ensure!(
+                    round.stranded == 0,
+                    "{} secrets are of master keys that are not given; `freshet key status` names them",
+                    round.stranded
+                );
+            }
+            Self::Status => {
+                let app = wire::app(Settings::load()?).await?;
+                let (current, uses) = (turnover::current(&app).await?, turnover::uses(&app).await?);
+                let seals = app.vault.current_key();
+                let left: i64 = uses.iter().filter(|of| of.name != seals).map(|of| of.secrets).sum();
+                println!("{}", json!({ "seals": seals, "current": current, "to_rewrap": left, "keys": uses }));
             }
         }
         Ok(())

@@ -29,7 +29,7 @@ enum Role {
     /// Bring the database's schema up to date
     Migrate,
     /// Check every setting against the world and say what to do
-    Doctor,
+    Doctor(doctor::Doctor),
     /// List every setting with its default
     Settings,
     /// Make and list workspaces
@@ -59,7 +59,7 @@ impl Command {
             Role::Api => serve::run(serve::Roles { api: true, worker: false }).await,
             Role::Worker => serve::run(serve::Roles { api: false, worker: true }).await,
             Role::Migrate => admin::migrate(&Settings::load()?).await,
-            Role::Doctor => doctor::run().await,
+            Role::Doctor(options) => doctor::run(&options).await,
             Role::Settings => admin::settings(),
             Role::Workspace(command) => command.run().await,
             Role::Key(command) => command.run().await,

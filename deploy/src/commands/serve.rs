@@ -7,12 +7,13 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::extract::Request;
 use freshet_core::app::App;
+use freshet_core::secret::turnover;
 use freshet_core::settings::Settings;
 use freshet_core::user;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::{metrics, shutdown, telemetry, wire};
+use crate::{master_keys, metrics, shutdown, telemetry, wire};
 
 /// Which roles this process has.
 #[derive(Debug, Clone, Copy)]
@@ -24,10 +25,12 @@ pub struct Roles {
 /// Serves until a signal, then until what is in hand is done, at most `stop_grace_s`.
 pub async fn run(roles: Roles) -> anyhow::Result<()> {
     let settings = Settings::load()?;
-    telemetry::start(&settings)?;
+    let traces = telemetry::start(&settings)?;
     let grace = Duration::from_secs_f64(settings.stop_grace_s);
     let app = wire::app(settings).await?;
     let drain = shutdown::on_signal()?;
+    turnover::announce(&app, true).await?;
+    master_keys::watch(&app, drain.clone())?;
 
     let api = async { if roles.api { api(app.clone(), drain.clone()).await } else { Ok(()) } };
     let worker = async {
@@ -50,6 +53,7 @@ pub async fn run(roles: Roles) -> anyhow::Result<()> {
         }
     };
     app.db.close().await;
+    traces.stop().await;
     done
 }
 

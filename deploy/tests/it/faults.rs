@@ -118,5 +118,5 @@ async fn whoever_falls_silent_in_a_transaction_loses_it_with_its_lease() {
     tokio::time::sleep(Duration::from_secs(1)).await;
 
     assert!(silent.commit().await.is_err(), "the rows it held would keep another from taking its run over");
-    bench.app.db.ping().await.unwrap();
+    bench.app.db.ready().await.unwrap();
 }

@@ -4,8 +4,10 @@
 
 mod ahead;
 mod diff;
+mod doctor;
 mod faults;
 mod incremental;
+mod logs;
 mod metrics;
 mod restore;
 mod shop;
@@ -14,4 +16,6 @@ mod sign_in;
 mod snowflake;
 mod snowflake_runs;
 mod tidy;
+mod traces;
+mod turnover;
 mod whole_runs;

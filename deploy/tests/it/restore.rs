@@ -3,15 +3,17 @@
 
 use std::process::Command;
 
+use freshet_core::endpoint::{Connection, Destination, ops as endpoint};
 use freshet_core::error::Code;
 use freshet_core::id::{RequestId, RunId};
+use freshet_core::page::PageRequest;
 use freshet_core::run::{self, RunState};
 use freshet_core::sync;
+use freshet_core::vault::Vault;
 use serde_json::json;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::diff;
-use crate::shop::{Shop, Worker, each_once, make_orders, orders};
+use crate::shop::{Shop, Worker, each_once, make_orders, orders, run_sql, until};
 use crate::snowflake::runs::replayed;
 use crate::snowflake_runs::Emulator;
 
@@ -47,14 +49,18 @@ impl BackUp {
 
     /// Puts it in the place of the database, which is lost.
     async fn restore(&self, shop: &Shop) {
+        self.restore_for(shop, "freshet_owner", &[]).await;
+    }
+
+    /// The same, into a database of another owner.
+    async fn restore_for(&self, shop: &Shop, owner: &str, options: &[&str]) {
         let (server, name) = shop.bench.admin_url.rsplit_once('/').unwrap();
-        let mut connection = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
-        for statement in
-            [format!("drop database {name} with (force)"), format!("create database {name} owner freshet_owner")]
+        for statement in [format!("drop database {name} with (force)"), format!("create database {name} owner {owner}")]
         {
-            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+            run_sql(&format!("{server}/postgres"), &statement).await;
         }
-        command("pg_restore", &["--exit-on-error", "--dbname", &shop.bench.admin_url, self.0.to_str().unwrap()]);
+        let rest = ["--exit-on-error", "--dbname", &shop.bench.admin_url, self.0.to_str().unwrap()];
+        command("pg_restore", &[options, rest.as_slice()].concat());
     }
 }
 
@@ -193,4 +199,145 @@ async fn a_stream_goes_on_after_a_restore_and_replays_to_the_table() {
     .await;
 
     assert_eq!(replayed(&shop.committed()), emulator.orders());
+}
+
+/// What `freshet doctor` says with the environment of the shop's workers, and whether it passed.
+fn doctor(shop: &Shop) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_freshet"));
+    command.arg("doctor").env_remove("FRESHET_OWNER_DATABASE_URL").envs(shop.environment.iter().cloned());
+    let output = command.env("FRESHET_API_LISTEN", "127.0.0.1:0").output().unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+fn set(shop: &mut Shop, name: &str, value: String) {
+    shop.environment.retain(|(known, _)| known != name);
+    shop.environment.push((name.into(), value));
+}
+
+/// The block of `deploy/README.md` that begins with this line, as it stands there.
+fn block_of_readme(first: &str) -> &'static str {
+    let readme = include_str!("../../README.md");
+    let from = readme.find(first).unwrap_or_else(|| panic!("deploy/README.md has no line `{first}`"));
+    let block = &readme[from..];
+    &block[..block.find("```").unwrap()]
+}
+
+#[tokio::test]
+async fn the_commands_of_the_readme_back_up_and_restore() {
+    let shop = Shop::new(&make_orders(50), orders(), &[], json!({})).await;
+    let worker = shop.worker();
+    let before = shop.run_to_the_end().await;
+    worker.stop();
+    let folder = std::env::temp_dir().join(format!("freshet-{}", RequestId::new()));
+    std::fs::create_dir(&folder).unwrap();
+    let (server, name) = shop.bench.admin_url.rsplit_once('/').unwrap();
+    let restored = format!("test_{}", RequestId::new());
+    let run = |script: &str| {
+        // The database and its owner are the test's own; the rest is to the letter.
+        let script = script.replace("freshet_owner freshet\n", &format!("freshet_owner {restored}\n"));
+        let mut command = Command::new("bash");
+        command.args(["-euc", &script]).current_dir(&folder).envs(shop.environment.iter().cloned());
+        command.env_remove("FRESHET_OWNER_DATABASE_URL").env("FRESHET_API_LISTEN", "127.0.0.1:0");
+        let address = url::Url::parse(server).unwrap();
+        command.envs([
+            ("PGHOST", address.host_str().unwrap()),
+            ("PGPORT", &address.port().unwrap().to_string()),
+            ("PGUSER", address.username()),
+            ("PGPASSWORD", address.password().unwrap_or_default()),
+            ("SUPERUSER_URL_OF_THE_DATABASE", &shop.bench.admin_url),
+            ("SUPERUSER_URL_OF_THAT_DATABASE", &format!("{server}/{restored}")),
+        ]);
+        let app = &shop.bench.app.settings.database_url;
+        command.env("FRESHET_DATABASE_URL", app.expose().replace(name, &restored));
+        let binary = std::path::Path::new(env!("CARGO_BIN_EXE_freshet")).parent().unwrap();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{}", binary.display(), path.to_str().unwrap()));
+        let output = command.output().unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&told));
+    };
+
+    run(block_of_readme("pg_dump --format=custom"));
+    run(block_of_readme("createdb --owner"));
+
+    let keys = std::fs::read_to_string(folder.join("freshet.keys")).unwrap();
+    assert_eq!(keys, shop.bench.app.settings.master_keys.expose());
+    std::fs::remove_dir_all(&folder).unwrap();
+    let url = format!("{server}/{restored}");
+    let counted = "do $$ begin if (select count(*) from run where state = 'succeeded') <> 1 then
+                       raise exception 'the run is not there'; end if; end $$";
+    run_sql(&url, counted).await;
+    assert_eq!(before.counts.published, 50);
+}
+
+#[tokio::test]
+async fn without_its_master_keys_a_restored_installation_says_what_to_do_and_goes_on_once_it_is_done() {
+    let mut shop = Shop::new(&make_orders(50), orders(), &[], json!({})).await;
+    let worker = shop.worker();
+    shop.run_to_the_end().await;
+    let back_up = BackUp::take(&shop);
+    worker.stop();
+    back_up.restore(&shop).await;
+    // The keys were not backed up: another one is all there is.
+    let other = format!("anew={}", Vault::draw_master_key());
+    set(&mut shop, "FRESHET_MASTER_KEYS", other.clone());
+
+    let (passed, told) = doctor(&shop);
+    let _worker = shop.worker();
+    let run = shop.run().await;
+    let failure = until("the attempt has failed", async || shop.found(run).await.failure).await;
+
+    assert!(!passed && told.contains("1 secrets are sealed by keys that are not given: `test`"), "{told}");
+    assert_eq!(failure.code, "platform.vault");
+    assert!(failure.message.contains("`test`") && failure.action.unwrap().contains("entered again"));
+
+    // Entered again, by a process that has the new key.
+    let settings = freshet_core::settings::Settings::with(&[("master_keys", &other)]).unwrap();
+    shop.bench.app.vault = std::sync::Arc::new(Vault::from_settings(&settings).unwrap());
+    let (app, caller) = (&shop.bench.app, &shop.bench.caller);
+    let page = PageRequest::new(None, None).unwrap();
+    let connection = endpoint::list::<Connection>(app, caller, page).await.unwrap().data.remove(0);
+    assert!(endpoint::list::<Destination>(app, caller, page).await.unwrap().data[0].secrets.is_empty());
+    let password = json!({"password": "postgres"});
+    let version = connection.row_version;
+    endpoint::update::<Connection>(app, caller, connection.id, version, None, password).await.unwrap();
+    assert_eq!(shop.ended(run).await.state, RunState::Succeeded);
+    let (passed, told) = doctor(&shop);
+    assert!(passed, "{told}");
+}
+
+#[tokio::test]
+async fn a_dump_restored_under_other_roles_works_once_the_policies_know_the_owner() {
+    let mut shop = Shop::new(&make_orders(50), orders(), &[], json!({})).await;
+    let worker = shop.worker();
+    shop.run_to_the_end().await;
+    let back_up = BackUp::take(&shop);
+    worker.stop();
+    let (owner, login) = ("other_owner", format!("login_{}", RequestId::new()));
+    let admin = shop.bench.admin_url.clone();
+    let (server, name) = admin.rsplit_once('/').unwrap();
+    let roles = format!(
+        "do $$ begin create role {owner}; exception when duplicate_object or unique_violation then null; end $$;
+         create role {login} login password 'secret' in role freshet_app"
+    );
+    run_sql(&format!("{server}/postgres"), &roles).await;
+    let app = url::Url::parse(server).unwrap();
+    let app = format!("postgres://{login}:secret@{}:{}/{name}", app.host_str().unwrap(), app.port().unwrap());
+
+    back_up.restore_for(&shop, owner, &["--no-owner", "--role", owner]).await;
+    set(&mut shop, "FRESHET_DATABASE_URL", app);
+    let (passed, told) = doctor(&shop);
+    assert!(!passed && told.contains("the tables belong to `other_owner`, whom their policies do not know"), "{told}");
+
+    let mended = block_of_readme("do $$\ndeclare");
+    run_sql(&shop.bench.admin_url, mended).await;
+    let (passed, told) = doctor(&shop);
+    let worker = shop.worker();
+
+    assert!(passed, "{told}");
+    assert_eq!(shop.run_to_the_end().await.counts.published, 50);
+    worker.stop();
+    for statement in [format!("drop database {name} with (force)"), format!("drop role {login}")] {
+        run_sql(&format!("{server}/postgres"), &statement).await;
+    }
 }

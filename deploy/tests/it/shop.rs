@@ -189,7 +189,7 @@ impl Shop {
     }
 }
 
-async fn run_sql(url: &str, sql: &str) {
+pub async fn run_sql(url: &str, sql: &str) {
     let mut connection = PgConnection::connect(url).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
 }

@@ -10,6 +10,7 @@ use freshet_core::queue::Held;
 use freshet_core::sync::Resync;
 use freshet_core::{consent, model, sync};
 use serde_json::{Value, json};
+use tracing::Instrument as _;
 
 use crate::pipeline;
 
@@ -20,9 +21,17 @@ const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// Answers, and writes the answer down.
 pub(super) async fn answer(app: &App, held: Held<OperationClaim>) {
+    let OperationClaim { workspace, id, .. } = held.job;
+    let kind = held.job.question.kind();
+    let span = tracing::error_span!("operation", workspace.id = %workspace, operation.id = %id, kind);
+    answer_within(app, held).instrument(span).await;
+}
+
+async fn answer_within(app: &App, held: Held<OperationClaim>) {
     let claim = held.job.clone();
     let (inner, asked) = (app.clone(), claim.clone());
-    let mut task = tokio::spawn(async move { find(&inner, asked.workspace, asked.question).await });
+    let finding = async move { find(&inner, asked.workspace, asked.question).await };
+    let mut task = tokio::spawn(finding.in_current_span());
     let answer = tokio::select! {
         done = &mut task => done.unwrap_or_else(|error| {
             Err(Error::new(Code::Internal, "the answer broke off by a defect").caused_by(error))
@@ -36,10 +45,10 @@ pub(super) async fn answer(app: &App, held: Held<OperationClaim>) {
     };
     task.abort();
     if let Err(error) = &answer {
-        tracing::info!(operation.id = %claim.id, kind = claim.question.kind(), error = %error.chain(), "operation failed");
+        tracing::info!(error = %error.chain(), "operation failed");
     }
     if let Err(error) = ops::answer(app, &claim, answer).await {
-        tracing::warn!(operation.id = %claim.id, error = %error.chain(), "cannot write the answer");
+        tracing::warn!(error = %error.chain(), "cannot write the answer");
     }
 }
 

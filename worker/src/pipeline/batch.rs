@@ -12,9 +12,10 @@ use freshet_core::planted::{Bug, planted};
 use freshet_core::run::Counts;
 use freshet_core::run::work::{self, Delivered};
 use freshet_core::sync::work::Work;
+use freshet_core::trace;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::chunk::{ChunkSink, Full, SinkPlan};
 use super::start::{Start, counts_of};
@@ -89,12 +90,14 @@ async fn send_all(
     spare: &Spare,
     pending: &mut Delivered,
 ) -> Result<End> {
-    let mut pace = Pace::new(attempt.ground.record_every);
+    let (mut pace, mut number) = (Pace::new(attempt.ground.record_every), 0);
     while let Some(full) = chunks.recv().await {
+        number += 1;
         attempt.refuse_stopped()?;
         let complete = full.progress.batch_complete;
         err_before_commit(attempt, before, &full.progress).await?;
-        let (chunk, committed) = send(attempt, full).await?;
+        let span = chunk_span(number, &full);
+        let (chunk, committed) = send(attempt, full).instrument(span).await?;
         attempt.counts = before.plus(committed.counts);
         pending.add(committed.progress, committed.receipt, committed.dead);
         if complete {
@@ -111,6 +114,17 @@ async fn send_all(
         let _ = spare.try_send(chunk);
     }
     Ok(End::ReaderGone)
+}
+
+/// The span of a chunk's transaction, of some chunks.
+fn chunk_span(number: u64, full: &Full) -> Span {
+    if !trace::is_traced(number) {
+        return Span::none();
+    }
+    let (batch, ordinal) = (full.progress.batch_seq, full.progress.ordinal);
+    // OTLP knows signed numbers alone.
+    let (records, bytes) = (full.chunk.messages.len() as i64, full.chunk.buffer.len() as i64);
+    tracing::info_span!("chunk", chunk = number as i64, batch, ordinal, records, bytes)
 }
 
 /// The mistakes of those who write down, or give back, what is not yet committed.
@@ -194,7 +208,7 @@ async fn record(attempt: &mut Attempt<'_>, pending: &mut Delivered) -> Result<()
             Ok(())
         }
         Err(error) if error.code == Code::Database && !complete => {
-            tracing::warn!(run.id = %attempt.claim.run, error = %error.chain(), "Postgres falls behind Kafka");
+            tracing::warn!(error = %error.chain(), "Postgres falls behind Kafka");
             Ok(())
         }
         Err(error) => Err(error),

@@ -13,6 +13,7 @@ use freshet_core::error::{Code, Error, Result};
 use freshet_core::run::work::DeadLetter;
 use freshet_core::sync::work::Work;
 use freshet_core::sync::{Deletes, ErrorTolerance};
+use freshet_core::trace;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -102,11 +103,19 @@ pub(super) struct ChunkSink {
     ops: [(&'static str, i64); 4],
     full: mpsc::Sender<Full>,
     spare: mpsc::Receiver<Chunk>,
+    /// Which chunk is being filled, from 1, and how long that takes.
+    number: u64,
+    filling: tracing::Span,
 }
 
 /// An empty chunk that will not have to grow, but for a last row over the limit.
 fn room(plan: &SinkPlan) -> Chunk {
     Chunk::with_capacity(plan.rows_max, plan.bytes_max + plan.message_bytes_max.min(plan.bytes_max))
+}
+
+/// Reading and encoding the rows of a chunk, of some chunks.
+fn encode_span(number: u64) -> tracing::Span {
+    if trace::is_traced(number) { tracing::info_span!("encode", chunk = number as i64) } else { tracing::Span::none() }
 }
 
 impl ChunkSink {
@@ -139,6 +148,8 @@ impl ChunkSink {
             ops: ["c", "u", "d", "r"].map(known),
             full,
             spare,
+            number: 1,
+            filling: encode_span(1),
             plan,
         }
     }
@@ -154,6 +165,7 @@ impl ChunkSink {
     }
 
     async fn hand_over(&mut self, token: Option<Value>, complete: bool) -> Result<()> {
+        self.filling = tracing::Span::none();
         let next = match self.spare.try_recv() {
             Ok(mut chunk) => {
                 chunk.clear();
@@ -167,7 +179,12 @@ impl ChunkSink {
         self.rows = 0;
         let full = Full { chunk, progress, dead: std::mem::take(&mut self.dead) };
         let gone = |_| Error::new(Code::Cancelled, "the chunks are not wanted any more");
-        self.full.send(full).await.map_err(gone)
+        self.full.send(full).await.map_err(gone)?;
+        self.number += 1;
+        if !complete {
+            self.filling = encode_span(self.number);
+        }
+        Ok(())
     }
 
     fn progress(&self, chunk: &Chunk, token: Option<Value>, complete: bool) -> Progress {

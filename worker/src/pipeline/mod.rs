@@ -40,6 +40,7 @@ use freshet_core::sync::Position;
 use freshet_core::sync::work::Work;
 use freshet_core::{model, sync};
 use serde_json::{Value, json};
+use tracing::Instrument as _;
 
 use ledger::Ledger;
 use start::Start;
@@ -65,7 +66,6 @@ pub enum Ended {
 /// source or destination failed with.
 pub async fn deliver(app: &App, claim: &Claim, worker: &str, stop: &Stop) -> Result<Ended> {
     let started = work::start(app, claim, worker).await?;
-    tracing::Span::current().record("sync.id", tracing::field::display(started.work.sync_id));
     failpoint::reach(Step::GenerationTaken);
     let keeper = keeper(app, claim.workspace, started.work.connection_id);
     let (kind, settings) = started.connection.clone();
@@ -149,15 +149,16 @@ impl<'a> Attempt<'a> {
                 return Ok(Ended::LaidDown);
             }
             let in_hand = self.started.position.batch_state != "released";
-            if !in_hand && !self.seal().await? {
+            if !in_hand && !self.seal().instrument(tracing::info_span!("seal")).await? {
                 return Ok(Ended::Delivered(self.counts));
             }
-            self.open_lane().await?;
+            self.open_lane().instrument(tracing::info_span!("open lane")).await?;
             let start = self.reconcile().await?;
             if !batch::publish(self, start).await? {
                 return Ok(Ended::LaidDown);
             }
-            self.release().await?;
+            let batch = self.started.position.batch_seq;
+            self.release().instrument(tracing::info_span!("release", batch)).await?;
             if self.started.own_batch == Some(self.started.position.batch_seq) {
                 return Ok(Ended::Delivered(self.counts));
             }

@@ -220,6 +220,8 @@ pub(super) struct Watch {
     heard: Mutex<Heard>,
     coordinator_breaks: AtomicU64,
     transaction_failed: AtomicBool,
+    /// What it was made in: librdkafka calls from threads of its own.
+    span: tracing::Span,
 }
 
 impl Watch {
@@ -232,6 +234,7 @@ impl Watch {
             heard: Mutex::default(),
             coordinator_breaks: AtomicU64::default(),
             transaction_failed: AtomicBool::default(),
+            span: tracing::Span::current(),
         }
     }
 
@@ -289,7 +292,7 @@ impl Watch {
 
     /// Takes in a line of librdkafka's log.
     pub(super) fn hear_log(&self, facility: &str, line: &str) {
-        tracing::debug!(target: "librdkafka", facility, "{line}");
+        self.span.in_scope(|| tracing::debug!(target: "librdkafka", facility, "{line}"));
         match facility {
             // A connection that ended with work on it; the coordinator's goes by a name of its own.
             "FAIL" => {
@@ -308,7 +311,7 @@ impl Watch {
 
     /// Takes in an error of the client as a whole.
     pub(super) fn hear_error(&self, code: RDKafkaErrorCode, reason: &str) {
-        tracing::debug!(target: "librdkafka", "{reason}");
+        self.span.in_scope(|| tracing::debug!(target: "librdkafka", "{reason}"));
         if reason.contains("TxnCoordinator") {
             self.coordinator_breaks.fetch_add(1, Ordering::AcqRel);
         }

@@ -97,7 +97,8 @@ impl Destination for Cluster {
 
 /// Runs what blocks off the async threads.
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
         .await
         .map_err(|error| Error::new(Code::Internal, "a blocking call ended early").caused_by(error))
 }

@@ -24,6 +24,7 @@ use freshet_core::connector::{
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::failpoint::{self, Step};
 use freshet_core::planted::{Bug, planted};
+use freshet_core::trace;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
@@ -135,6 +136,8 @@ struct Engine {
     names: [String; 3],
     key: String,
     guarantee: Guarantee,
+    /// Chunks so far.
+    sent: u64,
     /// The chunk under way and its progress record, whose bytes the producer reads. Last: after an error they outlive
     /// the producer.
     lent: (Chunk, Vec<u8>),
@@ -171,6 +174,7 @@ impl Engine {
             ],
             key: progress::key(&plan.lane.name),
             guarantee: plan.guarantee,
+            sent: 0,
             lent: (Chunk::default(), Vec::new()),
         })
     }
@@ -232,6 +236,11 @@ impl Engine {
             .ok_or_else(|| Error::new(Code::KafkaTopicMissing, format!("`{name}` cannot be a topic's name")))
     }
 
+    /// A part of a chunk's span, where the chunk has one.
+    fn part(&self, make: impl FnOnce() -> tracing::Span) -> tracing::Span {
+        if trace::is_traced(self.sent) { make() } else { tracing::Span::none() }
+    }
+
     /// Sends a chunk in one transaction, and gives it back once nothing of it is read any more.
     fn send(&mut self, chunk: Chunk, progress: &Progress, partition: i32) -> Result<(Chunk, Receipt)> {
         let value = serde_json::to_vec(progress)
@@ -239,22 +248,29 @@ impl Engine {
         self.open_dead_letters(&chunk)?;
         self.tally.borrow_mut().clear();
         self.lent = (chunk, value);
+        self.sent += 1;
         let deadline = Instant::now() + DELIVERY;
         match self.guarantee {
             Guarantee::ExactlyOnce => {
                 self.producer.begin_transaction().map_err(|error| self.fault("cannot begin a transaction", &error))?;
-                let delivered = if planted(Bug::MarkerOutside) {
-                    self.deliver_then_mark(partition, deadline)
-                } else {
-                    self.deliver(partition, deadline)
-                };
+                let produce = self.part(|| tracing::info_span!("produce"));
+                let delivered = produce.in_scope(|| {
+                    if planted(Bug::MarkerOutside) {
+                        self.deliver_then_mark(partition, deadline)
+                    } else {
+                        self.deliver(partition, deadline)
+                    }
+                });
+                drop(produce);
                 if let Err(error) = delivered {
                     self.abort();
                     return Err(error);
                 }
-                self.commit()?;
+                self.part(|| tracing::info_span!("commit")).in_scope(|| self.commit())?;
             }
-            Guarantee::EffectivelyOnce => self.deliver(partition, deadline)?,
+            Guarantee::EffectivelyOnce => {
+                self.part(|| tracing::info_span!("produce")).in_scope(|| self.deliver(partition, deadline))?;
+            }
         }
         let receipt = self.receipt(partition)?;
         Ok((std::mem::take(&mut self.lent).0, receipt))
@@ -523,7 +539,8 @@ impl KafkaLane {
         let (jobs, todo) = mpsc::channel::<Job>();
         let (tell, told) = oneshot::channel();
         let lane = Self { way: Arc::clone(&way), spec: plan.lane.clone(), jobs, partition: None };
-        let work = move || match Engine::new(&way, &plan, message_bytes_max) {
+        let span = tracing::Span::current();
+        let work = move || match span.in_scope(|| Engine::new(&way, &plan, message_bytes_max)) {
             Ok(mut engine) => {
                 let _ = tell.send(Ok(()));
                 while todo.recv().is_ok_and(|job| job(&mut engine)) {}
@@ -542,8 +559,9 @@ impl KafkaLane {
         work: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (tell, told) = oneshot::channel();
+        let span = tracing::Span::current();
         let job = move |engine: &mut Engine| {
-            let result = work(engine);
+            let result = span.in_scope(|| work(engine));
             let is_alive = result.is_ok();
             tell.send(result).is_ok() && is_alive
         };

@@ -230,7 +230,7 @@ async fn attempt(hand: &Hand, (number, epoch): (usize, i64), is_staged: bool, re
 
 fn claim(epoch: i64) -> Claim {
     let nil = uuid::Uuid::nil();
-    Claim { workspace: WorkspaceId::from(nil), run: RunId::from(nil), epoch, attempt: 1 }
+    Claim { workspace: WorkspaceId::from(nil), run: RunId::from(nil), sync: SyncId::from(nil), epoch, attempt: 1 }
 }
 
 fn work(mode: &Value) -> Result<Work> {

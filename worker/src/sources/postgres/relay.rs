@@ -15,6 +15,7 @@ use std::time::Duration;
 use freshet_core::id::RequestId;
 use tokio::io::{BufReader, copy_buf};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tracing::Instrument as _;
 
 /// How long the driver may take to come.
 const ACCEPT: Duration = Duration::from_secs(10);
@@ -33,11 +34,12 @@ pub(super) fn to(stream: TcpStream, port: u16) -> io::Result<PathBuf> {
     let socket = format!("\0freshet-{}", RequestId::new());
     // The driver adds libpq's file name.
     let listener = UnixListener::bind(format!("{socket}/.s.PGSQL.{port}"))?;
-    tokio::spawn(async move {
+    let carrying = async move {
         if let Err(error) = carry(listener, stream).await {
             tracing::debug!(%error, "a connection to a source ended");
         }
-    });
+    };
+    tokio::spawn(carrying.in_current_span());
     Ok(socket.into())
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use freshet_core::connector::Row;
 use freshet_core::error::{Code, Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tracing::Instrument as _;
 
 use super::exchange::{Call, Reply, is_gzip};
 use super::{Client, malformed};
@@ -124,12 +125,13 @@ impl Ahead {
     pub(super) fn start(client: Client, handle: String, number: usize) -> Self {
         // The bytes are bounded by the semaphore; the channel only has to have room for small pieces.
         let (send, pieces) = mpsc::channel(1024);
-        let task = tokio::spawn(async move {
+        let fetching = async move {
             if let Err(error) = fetch(&client, &handle, number, &send).await {
                 // The reader may be gone already.
                 let _ = send.send(Err(error)).await;
             }
-        });
+        };
+        let task = tokio::spawn(fetching.in_current_span());
         Self { pieces, task }
     }
 }

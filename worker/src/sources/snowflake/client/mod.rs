@@ -44,7 +44,7 @@ pub(super) use exchange::blocked;
 pub use rows::Rows;
 pub(super) use rows::unsupported;
 pub use statement::{Context, QueryTag, Statement, Wait};
-pub use tls::http_client;
+pub use tls::{http_client, tls};
 
 /// How requests are spaced. Tests wind it down.
 #[derive(Debug, Clone, Copy)]

@@ -76,8 +76,11 @@ fn build(egress: &Arc<Egress>) -> Result<reqwest::Client> {
         .map_err(|error| Error::new(Code::Internal, "the HTTP client cannot be made").caused_by(error))
 }
 
-/// Reading the machine's certificates takes a while: once.
-fn tls() -> Result<ClientConfig> {
+/// TLS by rustls with ring, and the certificates of the machine, which are read once.
+///
+/// # Errors
+/// `platform.internal` when the machine cannot do TLS.
+pub fn tls() -> Result<ClientConfig> {
     static CONFIG: OnceLock<ClientConfig> = OnceLock::new();
     if let Some(config) = CONFIG.get() {
         return Ok(config.clone());
