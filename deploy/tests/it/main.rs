@@ -4,6 +4,7 @@
 
 mod ahead;
 mod diff;
+mod egress;
 mod faults;
 mod incremental;
 mod metrics;

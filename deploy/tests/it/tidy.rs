@@ -159,3 +159,16 @@ async fn the_database_alone_keeps_workspaces_apart() {
     assert_eq!((without, own), (0, 1));
     assert!(foreign.unwrap_err().to_string().contains("row-level security"));
 }
+
+#[test]
+fn a_worker_dials_by_the_policy_of_the_workspaces_organization_and_only_the_command_line_sets_it() {
+    for (name, text) in rust_files("worker/src") {
+        assert!(!text.contains("app.egress"), "{name} dials by the installation's policy");
+    }
+    for folder in ["api/src", "web/src", "worker/src", "core/src", "deploy/src"] {
+        for (name, text) in rust_files(folder) {
+            let may = ["core/src/organization/ops.rs", "deploy/src/commands/admin.rs"].contains(&name.as_str());
+            assert!(may || !text.contains("set_egress("), "{name} changes where workers dial");
+        }
+    }
+}
