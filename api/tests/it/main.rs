@@ -5,11 +5,14 @@
 mod cast;
 mod client;
 mod document;
+mod egress;
+mod examples;
 mod keys;
 mod manners;
 mod matrix;
 mod objects;
 mod people;
+mod routes;
 mod strangers;
 mod usage;
 mod walk;
