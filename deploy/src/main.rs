@@ -2,6 +2,7 @@
 
 mod bench;
 mod commands;
+mod listen;
 mod metrics;
 mod shutdown;
 mod telemetry;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod attacks;
 mod cast;
 mod client;
 mod document;
@@ -14,5 +15,6 @@ mod objects;
 mod people;
 mod routes;
 mod strangers;
+mod table;
 mod usage;
 mod walk;
