@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use freshet_core::access::{Right, Role};
 use freshet_core::api_key::{self, ops::Grant};
+use freshet_core::id::WorkspaceId;
 use freshet_core::testing::{Bench, workspace};
 use freshet_core::workspace;
 use serde_json::{Value, json};
@@ -60,11 +61,43 @@ pub async fn walk(bench: &Bench) {
         ("owner of another workspace", token(bench, neighbour).await),
         ("service account of another workspace", format!("Bearer {}", beside.text.expose())),
     ];
-    let mut table = Table::new(&["404", "403, of a person alone"]);
+    let mut table = Table::new(&["404", "403", "empty"]);
     for (name, bearer) in &strangers {
         stroll(bench, name, bearer, &ids, &mut table).await;
     }
     table.print("Strangers with our ids, by the answer");
+}
+
+fn are_checks_off() -> bool {
+    freshet_core::access::Caller::new(WorkspaceId::new(), freshet_core::access::Actor::Command, vec![])
+        .may(Right::RunsRead)
+        .is_ok()
+}
+
+/// Our ids in every query that takes one: nothing of ours comes back.
+async fn asked_about(bench: &Bench, name: &str, bearer: &str, ids: &BTreeMap<&str, String>, table: &mut Table) {
+    let document: Value = serde_json::from_str(&freshet_api::openapi_json().unwrap()).unwrap();
+    let mut asked = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let parameters = methods["get"]["parameters"].as_array().cloned().unwrap_or_default();
+        let of_query = parameters.iter().filter(|one| one["in"] == "query");
+        for parameter in of_query.filter_map(|one| one["name"].as_str()).filter(|name| name.ends_with("_id")) {
+            let noun = match parameter {
+                "service_account_id" | "actor_id" => "service-accounts",
+                "sync_id" => "syncs",
+                "target_id" => "connections",
+                other => panic!("{path}: what is `{other}` an id of?"),
+            };
+            let path = format!("{path}?{parameter}={}", ids[noun]);
+            let answer = call(bench, "GET", &path, None, &[("authorization", bearer)]).await;
+            let nothing = answer.status == 404
+                || answer.status == 200 && !answer.body.to_string().contains(&ids[noun]) && !answer.body["data"][0].is_object();
+            assert!(nothing, "{name}: {path}: {} {}", answer.status, answer.body);
+            table.count(name, usize::from(answer.status == 200) * 2, true);
+            asked += 1;
+        }
+    }
+    assert!(asked >= 6, "only {asked} queries were asked with our ids");
 }
 
 async fn stroll(bench: &Bench, name: &str, bearer: &str, ids: &BTreeMap<&str, String>, table: &mut Table) {
@@ -117,7 +150,22 @@ async fn stroll(bench: &Bench, name: &str, bearer: &str, ids: &BTreeMap<&str, St
         assert_eq!((answer.status, answer.code()), (404, "request.not_found"), "{name}: {path}: {}", answer.body);
         table.count(name, 0, true);
     }
+    asked_about(bench, name, bearer, ids, table).await;
     let ours = bench.caller.workspace.to_string();
+    // Who has rights in one workspace alone is told that of every other, whether it is there or not.
+    let (off, of_one) = (are_checks_off(), name != "owner of another organization");
+    for invited_to in [ours.as_str(), "ws_01m8567bj3eqpb3ep3wwxgctvy"] {
+        let is_neighbours = name.ends_with("another workspace") && invited_to == ours;
+        // Within one organization rights alone keep the invitations of workspaces apart.
+        if off && is_neighbours {
+            continue;
+        }
+        let invited = json!({"email": "mallory@evil.example", "role": "viewer", "workspace_id": invited_to});
+        let answer = call(bench, "POST", "/v1/invitations", Some(invited), &[("authorization", bearer)]).await;
+        let wanted = if of_one && !off { 403 } else { 404 };
+        assert_eq!(answer.status, wanted, "{name} invites into {invited_to}: {}", answer.body);
+        table.count(name, usize::from(wanted == 403), true);
+    }
     let named = [("authorization", bearer), ("freshet-workspace", ours.as_str())];
     let answer = call(bench, "GET", "/v1/runs", None, &named).await;
     assert_eq!((answer.status, answer.code()), (404, "request.not_found"), "{name} names our workspace: {}", answer.body);
