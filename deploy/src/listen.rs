@@ -1,4 +1,4 @@
-//! Connections to requests: with an end to how long a head and a body may take, so that nobody holds us by being slow.
+//! Connections to requests, by HTTP/1.1: with an end to how long a head and a body may take, so that nobody holds us by being slow.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,8 +8,8 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request};
 use futures::StreamExt as _;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper::server::conn::http1::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
@@ -38,9 +38,8 @@ const OUT_OF_FILES: Duration = Duration::from_millis(100);
 
 /// Serves until `drain`, and then what is under way.
 pub async fn serve(listener: TcpListener, router: Router, drain: CancellationToken, patience: Patience) {
-    let mut server = Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
-    server.http2().timer(TokioTimer::new()).keep_alive_interval(patience.head).keep_alive_timeout(patience.head);
+    let mut server = Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(patience.head);
     let under_way = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
@@ -60,8 +59,8 @@ pub async fn serve(listener: TcpListener, router: Router, drain: CancellationTok
             let request = arrived(request.map(Body::new), peer, patience.body);
             router.clone().oneshot(request)
         });
-        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
-        let connection = under_way.watch(connection.into_owned());
+        let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection = under_way.watch(connection);
         // Who hangs up, is too slow or talks of something else ends here, and nobody else hears of it.
         tokio::spawn(async move { connection.await.map_err(|error| tracing::debug!(%error, "a connection ended")) });
     }

@@ -115,7 +115,8 @@ async fn csv_injection_in_the_audit_export() {
     let text = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
 
     let mut rows = csv::Reader::from_reader(text.as_ref());
-    let cells: Vec<String> = rows.records().flat_map(|row| row.unwrap().iter().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let cells: Vec<String> =
+        rows.records().flat_map(|row| row.unwrap().iter().map(str::to_owned).collect::<Vec<_>>()).collect();
     assert!(cells.len() >= 8 * 9 && cells.iter().any(|cell| cell.contains("calc")));
     for cell in cells {
         assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "a spreadsheet would compute {cell:?}");
@@ -163,11 +164,17 @@ async fn deep_json_is_refused_and_ends_no_process() {
 #[tokio::test]
 async fn a_cookie_is_no_key_for_the_api() {
     let bench = bench().await;
-    let user = crate::cast::member(&bench, &bench.caller, "ada@acme.example", freshet_core::access::Role::Owner, None).await;
+    let user =
+        crate::cast::member(&bench, &bench.caller, "ada@acme.example", freshet_core::access::Role::Owner, None).await;
     let (origin, password) = (freshet_core::session::Origin::default(), crate::cast::secret(crate::cast::PASSWORD));
     let begun = freshet_core::session::ops::sign_in(&bench.app, "ada@acme.example", &password, &origin).await.unwrap();
     let token = begun.token;
-    assert!(freshet_core::session::ops::find(&bench.app, &token, None).await.unwrap().is_some_and(|known| known.user == user));
+    assert!(
+        freshet_core::session::ops::find(&bench.app, &token, None)
+            .await
+            .unwrap()
+            .is_some_and(|known| known.user == user)
+    );
 
     for cookie in ["fr_s", "__Host-fr_s"].map(|name| format!("{name}={}", token.expose())) {
         for method in ["GET", "POST"] {

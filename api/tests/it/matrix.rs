@@ -74,7 +74,13 @@ async fn every_route_lets_through_whom_the_table_of_rights_lets_through() {
             if may && operation.id.is_some() {
                 assert_eq!((answer.status, answer.code()), (404, "request.not_found"), "an id that nobody has: {cell}");
             }
-            let column = if !may { 2 } else if operation.id.is_some() { 1 } else { 0 };
+            let column = if !may {
+                2
+            } else if operation.id.is_some() {
+                1
+            } else {
+                0
+            };
             table.count(name, column, true);
         }
     }

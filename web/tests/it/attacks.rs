@@ -20,7 +20,8 @@ async fn csrf_on_every_form_that_the_router_takes() {
     let (cookie, own) = (browser.cookie.clone(), ("sec-fetch-site", "same-origin"));
     let known = routes::of(browser.router());
     let forms: Vec<String> = known.iter().filter_map(|route| route.strip_prefix("POST ").map(str::to_owned)).collect();
-    let others: Vec<_> = known.iter().filter(|route| !route.starts_with("GET ") && !route.starts_with("POST ")).collect();
+    let others: Vec<_> =
+        known.iter().filter(|route| !route.starts_with("GET ") && !route.starts_with("POST ")).collect();
     assert!(others.is_empty() && forms.len() >= 17, "{forms:?} {others:?}");
     let mut refused = 0;
 
@@ -84,8 +85,7 @@ async fn html_in_names_is_shown_as_text() {
     browser.fill(&account, "/account/tokens", &[("name", evil), ("days", "30")]).await;
     let signing_in = browser.get("/sign-in").await;
     let mut hostile = Browser::new(&bench);
-    let fields: Vec<_> =
-        [("email", "ada@acme.example"), ("password", PASSWORD), ("next", "/")].into_iter().collect();
+    let fields: Vec<_> = [("email", "ada@acme.example"), ("password", PASSWORD), ("next", "/")].into_iter().collect();
     let headers = [("sec-fetch-site", "same-origin"), ("user-agent", evil)];
     assert_eq!(hostile.send("POST", "/sign-in", &fields, &headers).await.status, 303);
 
