@@ -10,6 +10,7 @@ use freshet_core::access::Caller;
 use freshet_core::error::{Code, Error, Result as CoreResult};
 use freshet_core::id::{RequestId, WorkspaceId};
 use freshet_core::member::ops::At;
+use freshet_core::settings::Secret;
 use freshet_core::trace::TraceParent;
 use freshet_core::{api_key, audit, personal_token};
 
@@ -89,6 +90,8 @@ pub(crate) async fn require_key(State(api): State<Api>, mut request: Request, ne
         Ok(mut caller) => {
             tracing::Span::current().record("workspace.id", tracing::field::display(caller.workspace));
             caller.request = request.extensions().get::<RequestId>().copied();
+            let shown = Shown { key: key.parse().unwrap_or_default(), workspace: caller.workspace };
+            request.extensions_mut().insert(shown);
             let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
             let route = format!("{} {path}", request.method());
             request.extensions_mut().insert(caller.clone());
@@ -116,6 +119,36 @@ async fn authenticate(api: &Api, key: &str, headers: &HeaderMap, extensions: &Ex
     let asks_which = extensions.get::<MatchedPath>().is_some_and(|path| path.as_str() == WHICH);
     let place = named.map_or(if asks_which { At::Any } else { At::Only }, At::Named);
     personal_token::ops::authenticate(&api.app, key, place).await
+}
+
+/// What a caller showed, for answers that last longer than what it allows may.
+#[derive(Clone)]
+pub(crate) struct Shown {
+    key: Secret,
+    workspace: WorkspaceId,
+}
+
+impl Shown {
+    /// The caller as of now.
+    ///
+    /// # Errors
+    /// `auth.invalid_key`, `request.not_found` when what was shown opens the workspace no more.
+    pub(crate) async fn again(&self, api: &Api) -> CoreResult<Caller> {
+        let key = self.key.expose();
+        if personal_token::ops::is_one(key) {
+            return personal_token::ops::authenticate(&api.app, key, At::Named(self.workspace)).await;
+        }
+        api_key::ops::authenticate(&api.app, key, Some(self.workspace)).await
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Shown {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let shown = parts.extensions.get::<Self>().cloned();
+        shown.ok_or_else(|| Error::new(Code::Unauthenticated, "the request has no key").into())
+    }
 }
 
 /// What was denied is part of the audit; that it cannot be written does not allow it.

@@ -3,6 +3,7 @@
 //! Layers, from the outside in: panics, request id, body limit, room, key, rate limits, scopes, waiting, idempotency, routes.
 
 mod auth;
+mod examples;
 mod extract;
 mod idempotency;
 mod limit;
@@ -66,12 +67,19 @@ fn v1() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(Document::openapi()).nest("/v1", routes::v1())
 }
 
+/// The routes under `/v1`, and the document that they make.
+fn v1_documented() -> (Router<Api>, utoipa::openapi::OpenApi) {
+    let (router, mut document) = v1().split_for_parts();
+    examples::put(&mut document);
+    (router, document)
+}
+
 /// The OpenAPI 3.1 document, as text.
 ///
 /// # Errors
 /// Never, in truth: the document is made of plain values.
 pub fn openapi_json() -> serde_json::Result<String> {
-    let (_, document) = v1().split_for_parts();
+    let (_, document) = v1_documented();
     document.to_pretty_json()
 }
 
@@ -85,7 +93,7 @@ pub fn serves(path: &str) -> bool {
 pub fn router(app: App, drain: CancellationToken) -> Router {
     let limits = limit::Limits::new(&app.settings);
     let api = Api { app, drain, limits };
-    let (v1, document) = v1().split_for_parts();
+    let (v1, document) = v1_documented();
     let keyed = v1
         .layer(middleware::from_fn_with_state(api.clone(), idempotency::answer_again))
         .layer(middleware::from_fn_with_state(api.clone(), wait::prefer_wait))

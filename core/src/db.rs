@@ -444,6 +444,7 @@ fn named_by_constraint(constraint: &str) -> Option<Error> {
         "membership_of_workspace" | "invitation_of_workspace" => Some(Error::not_found("workspace")),
         "organization_session_idle_hours_range" => Some(Error::invalid("/session_idle_hours", "must be 1 to 12")),
         "organization_session_hours_range" => Some(Error::invalid("/session_hours", "must be 1 to 168")),
+        "organization_egress_allow_length" => Some(Error::invalid("/allow", "must have at most 4000 characters")),
         "organization_slug_shape" | "workspace_slug_shape" => {
             Some(Error::invalid("/slug", "must be 1 to 63 of a-z, 0-9 and -, not - first"))
         }

@@ -14,12 +14,14 @@
 //! | everything else | yes | yes |
 //!
 //! What `egress_allow` names is allowed whatever the table says. A policy is a value: whoever opens a connection says
-//! which one it goes by.
+//! which one it goes by. An organization may have one of its own, with a reach and a list in place of the installation's;
+//! what the installation's list does not open of this machine and of Freshet's own database, no other list opens.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -95,11 +97,18 @@ impl Lookup for System {
 pub struct Egress {
     reach: Reach,
     allowed: Vec<IpNet>,
+    /// What the installation's list opens: without it, this machine and Freshet's own database stay shut.
+    installations: Vec<IpNet>,
     special: Vec<IpNet>,
     private: Vec<IpNet>,
-    own: Own,
+    own: Arc<Own>,
     lookup: Arc<dyn Lookup>,
+    /// The organizations' policies that were asked for, by reach and list: one of the same words is the same value.
+    others: Mutex<BTreeMap<(&'static str, String), Arc<Egress>>>,
 }
+
+/// Policies of organizations that are kept, at most; past it they are made anew.
+const OTHERS_MAX: usize = 1_000;
 
 /// Freshet's own database: its hosts, and their addresses when they were last looked up.
 #[derive(Default)]
@@ -120,25 +129,50 @@ impl Egress {
     /// # Errors
     /// `platform.settings`, naming what does not read.
     pub fn new(reach: Reach, allow: &str) -> Result<Self> {
-        let entries = allow.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-        let network = |entry: &str| {
-            let one = || entry.parse::<IpAddr>().ok().map(IpNet::from);
-            entry.parse::<IpNet>().ok().or_else(one).ok_or_else(|| {
-                Error::new(
-                    Code::Settings,
-                    format!("FRESHET_EGRESS_ALLOW: `{entry}` is neither a network nor an address"),
-                )
-            })
-        };
+        let allowed =
+            networks(allow).map_err(|told| Error::new(Code::Settings, format!("FRESHET_EGRESS_ALLOW: {told}")))?;
         let table = |table: &[&str]| table.iter().filter_map(|text| text.parse().ok()).collect();
         Ok(Self {
             reach,
-            allowed: entries.map(network).collect::<Result<_>>()?,
+            installations: allowed.clone(),
+            allowed,
             special: table(SPECIAL),
             private: table(PRIVATE),
-            own: Own::default(),
+            own: Arc::default(),
             lookup: Arc::new(System),
+            others: Mutex::default(),
         })
+    }
+
+    /// The policy of an organization that has one of its own, beside this one, the installation's.
+    ///
+    /// # Errors
+    /// `request.invalid`, naming what of `allow` does not read.
+    pub fn of_organization(&self, reach: Reach, allow: &str) -> Result<Arc<Self>> {
+        let allowed = networks(allow).map_err(|told| Error::invalid("/allow", told))?;
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if others.len() >= OTHERS_MAX {
+            others.clear();
+        }
+        let other = others.entry((reach.as_str(), allow.to_owned())).or_insert_with(|| {
+            Arc::new(Self {
+                reach,
+                allowed,
+                installations: self.installations.clone(),
+                special: self.special.clone(),
+                private: self.private.clone(),
+                own: Arc::clone(&self.own),
+                lookup: Arc::clone(&self.lookup),
+                others: Mutex::default(),
+            })
+        });
+        Ok(Arc::clone(other))
+    }
+
+    /// Which networks are open besides those that are named.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        self.reach
     }
 
     /// The installation's policy.
@@ -148,8 +182,9 @@ impl Egress {
     pub fn from_settings(settings: &Settings) -> Result<Self> {
         let mut egress = Self::new(settings.egress_reach, &settings.egress_allow)?;
         let databases = [&settings.database_url, &settings.owner_database_url];
-        egress.own.hosts = databases.into_iter().filter_map(database_host).collect();
-        egress.own.hosts.dedup();
+        let mut hosts: Vec<_> = databases.into_iter().filter_map(database_host).collect();
+        hosts.dedup();
+        egress.own = Arc::new(Own { hosts, addresses: RwLock::default() });
         Ok(egress)
     }
 
@@ -175,11 +210,12 @@ impl Egress {
     pub fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
-        if within(&self.allowed) {
-            return true;
+        let is_own = self.own.addresses.read().unwrap_or_else(PoisonError::into_inner).contains(&address);
+        if is_own || address.is_loopback() || address.is_unspecified() {
+            return within(&self.allowed) && within(&self.installations);
         }
         let is_open = !within(&self.special) && (self.reach == Reach::Private || !within(&self.private));
-        is_open && !self.own.addresses.read().unwrap_or_else(PoisonError::into_inner).contains(&address)
+        is_open || within(&self.allowed)
     }
 
     /// Judges every address that a host has: one that is not allowed is enough to refuse it, for a name that has both an
@@ -233,6 +269,16 @@ impl Egress {
             *self.own.addresses.write().unwrap_or_else(PoisonError::into_inner) = addresses;
         }
     }
+}
+
+/// The networks and addresses of a list with commas.
+fn networks(list: &str) -> Result<Vec<IpNet>, String> {
+    let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let network = |entry: &str| {
+        let one = || entry.parse::<IpAddr>().ok().map(IpNet::from);
+        entry.parse::<IpNet>().ok().or_else(one).ok_or_else(|| format!("`{entry}` is neither a network nor an address"))
+    };
+    entries.map(network).collect()
 }
 
 /// The host of a database's address; none for a socket's path, and where nothing is set.
@@ -297,6 +343,55 @@ mod tests {
         assert!(allows(Reach::Public, allow, "127.0.0.1") && allows(Reach::Public, allow, "10.1.2.3"));
         assert!(!allows(Reach::Public, allow, "10.1.2.4") && !allows(Reach::Public, allow, "::1"));
         assert!(Egress::new(Reach::Public, "localhost").unwrap_err().message.contains("localhost"));
+    }
+
+    #[test]
+    fn an_organizations_policy_takes_the_place_of_the_installations() {
+        let installation = Egress::new(Reach::Private, "192.0.2.1").unwrap();
+        let allows = |policy: &Egress, address: &str| policy.allows(address.parse().unwrap());
+
+        let narrow = installation.of_organization(Reach::Public, "").unwrap();
+        let wide = installation.of_organization(Reach::Public, "10.1.0.0/16, 169.254.1.1").unwrap();
+
+        assert!(!allows(&narrow, "10.1.2.3") && !allows(&narrow, "192.0.2.1") && allows(&narrow, "8.8.8.8"));
+        assert!(allows(&wide, "10.1.2.3") && allows(&wide, "169.254.1.1") && !allows(&wide, "10.2.0.1"));
+        assert!(allows(&installation, "10.2.0.1"), "the installation's own stays");
+        let again = installation.of_organization(Reach::Public, "").unwrap();
+        assert!(Arc::ptr_eq(&narrow, &again), "what goes by a policy is shared by who has the same");
+        let refused = installation.of_organization(Reach::Public, "10.1.0.0/16,inner").unwrap_err();
+        assert_eq!((refused.code, refused.fields[0].pointer.as_str()), (Code::Invalid, "/allow"));
+    }
+
+    #[tokio::test]
+    async fn no_organizations_list_opens_this_machine_or_freshets_own_database() {
+        let names = || Names(&[("db.inner", "10.0.0.7"), ("alias.example", "10.0.0.7"), ("shop.inner", "10.0.0.8")]);
+        let url = ("database_url", "postgres://freshet_app:secret@db.inner:5432/freshet");
+        let installation = |allow| {
+            let settings = Settings::with(&[url, ("egress_allow", allow)]).unwrap();
+            Egress::from_settings(&settings).unwrap().with_lookup(names())
+        };
+        let (closed, open) = (installation(""), installation("10.0.0.7,127.0.0.0/8"));
+        let everything = "0.0.0.0/0,::/0";
+        let asked = async |egress: &Egress, host: &str| {
+            egress.addresses(host, 5432, Code::PostgresUnreachable).await.map_err(|error| error.code)
+        };
+
+        let (own, named) = (
+            closed.of_organization(Reach::Private, everything).unwrap(),
+            open.of_organization(Reach::Private, everything).unwrap(),
+        );
+
+        for host in ["db.inner", "alias.example"] {
+            assert_eq!(asked(&own, host).await, Err(Code::EgressBlocked), "{host}");
+            assert!(asked(&named, host).await.is_ok(), "{host}: the installation's own settings open it");
+        }
+        assert!(asked(&own, "shop.inner").await.is_ok());
+        for address in ["127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "::ffff:127.0.0.1"] {
+            assert!(!own.allows(address.parse().unwrap()), "{address}");
+        }
+        assert!(named.allows("127.0.0.1".parse().unwrap()) && !named.allows("::1".parse().unwrap()));
+        let narrow = open.of_organization(Reach::Private, "").unwrap();
+        assert_eq!(asked(&narrow, "db.inner").await, Err(Code::EgressBlocked), "a list of its own opens what it names");
     }
 
     #[test]

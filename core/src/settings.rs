@@ -208,12 +208,24 @@ impl FromStr for LogFormat {
 }
 
 /// Which networks are open to hosts that users name; `egress` says what never is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Reach {
     /// Private networks too: brokers and databases live there.
     Private,
     /// None but the public ones: for an installation that strangers use.
     Public,
+}
+
+impl Reach {
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Public => "public",
+        }
+    }
 }
 
 impl FromStr for Reach {

@@ -27,6 +27,19 @@ pub fn surroundings(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run: eval \"$(deploy/dev/up --fast)\""))
 }
 
+/// The same, with a default.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the tests' surroundings are no settings of the service")]
+pub fn surroundings_or(name: &str, default: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| default.to_owned())
+}
+
+/// Passwords that this process has hashed or compared so far: most of the time that a sign-in takes.
+#[must_use]
+pub fn passwords_hashed() -> usize {
+    crate::user::passwords_hashed()
+}
+
 /// Where the tests' servers are.
 const LOOPBACK: &str = "127.0.0.0/8,::1";
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod commands;
+mod listen;
 mod master_keys;
 mod metrics;
 mod shutdown;

@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use freshet_core::organization::{self, Organization, OrganizationPatch};
+use freshet_core::organization::{self, EgressTold, Organization, OrganizationPatch};
 use freshet_core::page::Page;
 use freshet_core::workspace::{self, Workspace};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -34,17 +34,28 @@ struct NewWorkspace {
     name: Option<String>,
 }
 
+/// The organization, and what is said of it elsewhere.
+#[derive(Serialize, utoipa::ToSchema)]
+struct OrganizationBody {
+    #[serde(flatten)]
+    organization: Organization,
+    /// Where workers dial for it; set by whoever runs the installation.
+    egress: EgressTold,
+}
+
 /// The organization of the key's workspace.
 #[utoipa::path(
     get,
     path = "/organization",
     tag = "organization",
     security(("key" = ["organization:read"])),
-    responses((status = 200, body = Organization), (status = "default", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = OrganizationBody), (status = "default", body = Problem, content_type = "application/problem+json"))
 )]
 async fn get_organization(State(api): State<Api>, By(caller): By) -> Answer {
-    let found = organization::ops::get(&api.app, &caller.in_organization()?).await?;
-    versioned(StatusCode::OK, found.row_version, &found)
+    let caller = caller.in_organization()?;
+    let organization = organization::ops::get(&api.app, &caller).await?;
+    let egress = organization::ops::told_egress(&api.app, &caller).await?;
+    versioned(StatusCode::OK, organization.row_version, &OrganizationBody { organization, egress })
 }
 
 /// Changes the organization; wants `If-Match`, and rights in the whole of it.
@@ -55,7 +66,7 @@ async fn get_organization(State(api): State<Api>, By(caller): By) -> Answer {
     params(("If-Match" = String, Header, pattern = r#"^"[0-9]{1,18}"$"#)),
     security(("key" = ["organization:write"])),
     request_body = OrganizationPatch,
-    responses((status = 200, body = Organization), (status = "default", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = OrganizationBody), (status = "default", body = Problem, content_type = "application/problem+json"))
 )]
 async fn update_organization(
     State(api): State<Api>,
@@ -63,8 +74,10 @@ async fn update_organization(
     IfMatch(version): IfMatch,
     Json(patch): Json<OrganizationPatch>,
 ) -> Answer {
-    let changed = organization::ops::update(&api.app, &caller.in_organization()?, version, &patch).await?;
-    versioned(StatusCode::OK, changed.row_version, &changed)
+    let caller = caller.in_organization()?;
+    let organization = organization::ops::update(&api.app, &caller, version, &patch).await?;
+    let egress = organization::ops::told_egress(&api.app, &caller).await?;
+    versioned(StatusCode::OK, organization.row_version, &OrganizationBody { organization, egress })
 }
 
 /// The workspace that the request is for.

@@ -2,15 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod attacks;
 mod cast;
 mod client;
 mod document;
 mod health;
+mod egress;
+mod examples;
 mod keys;
 mod manners;
 mod matrix;
 mod objects;
 mod people;
+mod routes;
 mod strangers;
+mod table;
 mod usage;
 mod walk;

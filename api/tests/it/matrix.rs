@@ -1,7 +1,5 @@
 //! Every operation of the document × every kind of caller: each cell as the table of rights says.
 
-use std::collections::BTreeMap;
-
 use freshet_core::access::{Right, Role};
 use freshet_core::api_key::{self, ops::Grant};
 use freshet_core::testing::{Bench, workspace};
@@ -9,6 +7,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::cast::{body, fill, member, operations, token};
 use crate::client::{bench_with, call_of, router};
+use crate::table::Table;
 
 /// Callers by their names, each with its header and the rights it has: in the workspace, and in the whole organization.
 async fn callers(bench: &Bench) -> Vec<(String, String, Vec<Right>, Vec<Right>, bool)> {
@@ -55,7 +54,7 @@ async fn every_route_lets_through_whom_the_table_of_rights_lets_through() {
     let bench = bench_with(MANY).await;
     let (operations, router) = (operations(), router(&bench));
     let callers = callers(&bench).await;
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut table = Table::new(&["let through", "404 for an id that nobody has", "403", "401"]);
 
     for (name, bearer, rights, whole, is_person) in &callers {
         for operation in &operations {
@@ -75,7 +74,14 @@ async fn every_route_lets_through_whom_the_table_of_rights_lets_through() {
             if may && operation.id.is_some() {
                 assert_eq!((answer.status, answer.code()), (404, "request.not_found"), "an id that nobody has: {cell}");
             }
-            *counts.entry(if may { "let through" } else { "refused with 403" }).or_default() += 1;
+            let column = if !may {
+                2
+            } else if operation.id.is_some() {
+                1
+            } else {
+                0
+            };
+            table.count(name, column, true);
         }
     }
 
@@ -87,11 +93,12 @@ async fn every_route_lets_through_whom_the_table_of_rights_lets_through() {
                 call_of(&bench, router.clone(), &operation.method, &operation.nobodys(), body(operation), &headers)
                     .await;
             assert_eq!((answer.status, answer.code()), (401, "auth.invalid_key"), "{name}: {}", operation.path);
-            *counts.entry("refused with 401").or_default() += 1;
+            table.count(name, 3, true);
         }
     }
-    println!("{} operations × {} callers: {counts:?}", operations.len(), callers.len() + dead.len());
-    assert!(counts["let through"] > 1_000 && counts["refused with 403"] > 400 && counts["refused with 401"] > 300);
+    table.print(&format!("{} operations by {} callers", operations.len(), callers.len() + dead.len()));
+    let [through, not_there, forbidden, unknown] = [0, 1, 2, 3].map(|column| table.sum(column));
+    assert!(through + not_there > 1_000 && forbidden > 400 && unknown > 300);
 }
 
 /// No key, and keys that work no more.

@@ -7,6 +7,8 @@
 mod cast;
 #[path = "../it/client.rs"]
 mod client;
+#[path = "../it/table.rs"]
+mod table;
 #[path = "../it/walk.rs"]
 mod walk;
 

@@ -24,6 +24,7 @@ pub struct Model {
     /// The key's columns; empty until named or found at the source.
     pub primary_key: Vec<String>,
     /// The columns; none until a worker has looked.
+    #[schema(value_type = Option<Vec<crate::connector::Column>>)]
     pub columns: Option<Schema>,
     /// Raised by each change; its `ETag`.
     pub row_version: i64,
@@ -48,6 +49,7 @@ pub struct ModelVersion {
     /// The key's columns.
     pub primary_key: Vec<String>,
     /// The columns; none until a worker has looked.
+    #[schema(value_type = Option<Vec<crate::connector::Column>>)]
     pub columns: Option<Schema>,
     /// When it was made.
     pub created_at: DateTime<Utc>,

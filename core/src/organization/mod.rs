@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::id::OrganizationId;
+use crate::settings::Reach;
 
 /// An organization.
 #[derive(Debug, Clone, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
@@ -36,4 +37,15 @@ pub struct OrganizationPatch {
     pub session_idle_hours: Option<i32>,
     /// Hours after which every session of its people ends, 1 to 168; for sessions that begin from now on.
     pub session_hours: Option<i32>,
+}
+
+/// Where workers dial for an organization: shown to it, and set by whoever runs the installation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct EgressTold {
+    /// Whether it is the organization's own, and not the installation's.
+    pub is_own: bool,
+    /// Which networks are open; loopback, metadata services and Freshet's own database never are unless they are named.
+    pub reach: Reach,
+    /// Networks and addresses that are open besides; null where it is the installation's list, which is its operator's.
+    pub allow: Option<String>,
 }

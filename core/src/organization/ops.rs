@@ -1,14 +1,18 @@
 //! What may be done with organizations.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
-use super::{Organization, OrganizationPatch, store};
+use super::{EgressTold, Organization, OrganizationPatch, store};
 use crate::access::{Actor, Credential, OrganizationCaller, Right, Role};
 use crate::app::App;
 use crate::audit::ops::{Entry, record_in_organization};
 use crate::db::OrganizationTx;
+use crate::egress::Egress;
 use crate::error::{Code, Error, Result};
 use crate::id::{MembershipId, OrganizationId, UserId, WorkspaceId};
+use crate::settings::Reach;
 use crate::workspace;
 
 /// Makes an organization with a first workspace of the same slug and name; `owner` owns it, if it is made by a person.
@@ -82,6 +86,68 @@ pub async fn update(
     record_in_organization(&mut tx, caller, entry("organization.updated", caller.organization, changes)).await?;
     tx.commit().await?;
     Ok(changed)
+}
+
+/// Where workers dial for the caller's organization.
+///
+/// # Errors
+/// `auth.scope_missing`.
+pub async fn told_egress(app: &App, caller: &OrganizationCaller) -> Result<EgressTold> {
+    caller.may(Right::OrganizationRead, caller.only)?;
+    let mut tx = app.db.organization(caller.organization).await?;
+    let own = store::egress(&mut tx).await?;
+    told(app, own)
+}
+
+/// The policy by which a worker dials for a workspace, and what of it is shown. Asked with each opening, so that a change
+/// counts from the next one on.
+///
+/// # Errors
+/// [`Code::Database`].
+pub async fn egress_of(app: &App, workspace: WorkspaceId) -> Result<(Arc<Egress>, EgressTold)> {
+    let mut tx = app.db.tenant(workspace).await?;
+    let own = store::egress_of_workspace(&mut tx).await?;
+    tx.commit().await?;
+    let policy = match &own {
+        None => Arc::clone(&app.egress),
+        Some((reach, allow)) => app.egress.of_organization(reach_of(reach)?, allow)?,
+    };
+    Ok((policy, told(app, own)?))
+}
+
+/// Gives an organization a policy of its own, or with `None` the installation's again. For the command line alone: there
+/// is no caller who may.
+///
+/// # Errors
+/// `request.invalid`, naming what of the list does not read.
+pub async fn set_egress(app: &App, organization: OrganizationId, own: Option<(Reach, &str)>) -> Result<EgressTold> {
+    let caller = OrganizationCaller::command(organization);
+    let mut tx = app.db.organization(organization).await?;
+    let changes = match own {
+        Some((reach, allow)) => {
+            app.egress.of_organization(reach, allow)?;
+            store::put_egress(&mut tx, reach.as_str(), allow).await?;
+            json!({ "reach": reach, "allow": allow })
+        }
+        None => {
+            store::remove_egress(&mut tx).await?;
+            json!({ "reach": null, "allow": null })
+        }
+    };
+    record_in_organization(&mut tx, &caller, entry("organization.egress_set", organization, changes)).await?;
+    tx.commit().await?;
+    told(app, own.map(|(reach, allow)| (reach.as_str().to_owned(), allow.to_owned())))
+}
+
+fn told(app: &App, own: Option<(String, String)>) -> Result<EgressTold> {
+    Ok(match own {
+        None => EgressTold { is_own: false, reach: app.egress.reach(), allow: None },
+        Some((reach, allow)) => EgressTold { is_own: true, reach: reach_of(&reach)?, allow: Some(allow) },
+    })
+}
+
+fn reach_of(word: &str) -> Result<Reach> {
+    word.parse().map_err(|_| Error::new(Code::Internal, "the egress policy has a reach that is none"))
 }
 
 fn entry(action: &str, id: OrganizationId, changes: serde_json::Value) -> Entry<'_> {

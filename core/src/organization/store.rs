@@ -4,7 +4,7 @@ use sqlx::AssertSqlSafe;
 
 use super::{Organization, OrganizationPatch};
 use crate::access::Role;
-use crate::db::{Db, OrganizationTx, failed};
+use crate::db::{Db, OrganizationTx, TenantTx, failed};
 use crate::error::Result;
 use crate::id::{MembershipId, OrganizationId, UserId, WorkspaceId};
 
@@ -89,4 +89,52 @@ pub(crate) async fn update(
     .fetch_optional(tx.conn())
     .await
     .map_err(failed("cannot change the organization"))
+}
+
+/// Reach and list, if the organization has a policy of its own.
+pub(crate) async fn egress(tx: &mut OrganizationTx) -> Result<Option<(String, String)>> {
+    sqlx::query_as("select reach, allow from organization_egress where organization_id = $1")
+        .bind(tx.organization())
+        .fetch_optional(tx.conn())
+        .await
+        .map_err(failed("cannot read the organization's egress policy"))
+}
+
+/// The same of the workspace's organization.
+pub(crate) async fn egress_of_workspace(tx: &mut TenantTx) -> Result<Option<(String, String)>> {
+    sqlx::query_as(
+        "select e.reach, e.allow
+         from workspace as w
+         join organization_egress as e on e.organization_id = w.organization_id
+         where w.id = $1",
+    )
+    .bind(tx.workspace())
+    .fetch_optional(tx.conn())
+    .await
+    .map_err(failed("cannot read the organization's egress policy"))
+}
+
+pub(crate) async fn put_egress(tx: &mut OrganizationTx, reach: &str, allow: &str) -> Result<()> {
+    sqlx::query(
+        "insert into organization_egress (organization_id, reach, allow)
+         values ($1, $2, $3)
+         on conflict (organization_id) do update
+         set reach = excluded.reach, allow = excluded.allow, updated_at = now()",
+    )
+    .bind(tx.organization())
+    .bind(reach)
+    .bind(allow)
+    .execute(tx.conn())
+    .await
+    .map(|_| ())
+    .map_err(failed("cannot store the organization's egress policy"))
+}
+
+pub(crate) async fn remove_egress(tx: &mut OrganizationTx) -> Result<()> {
+    sqlx::query("delete from organization_egress where organization_id = $1")
+        .bind(tx.organization())
+        .execute(tx.conn())
+        .await
+        .map(|_| ())
+        .map_err(failed("cannot remove the organization's egress policy"))
 }

@@ -17,6 +17,12 @@ use crate::settings::Secret;
 
 pub(crate) use password::{hash as hash_password, verify as verify_password};
 
+/// Passwords that this process has hashed or compared.
+#[cfg(feature = "testing")]
+pub(crate) fn passwords_hashed() -> usize {
+    password::HASHED.load(std::sync::atomic::Ordering::SeqCst)
+}
+
 /// A person, as they see themselves.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct User {

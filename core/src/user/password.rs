@@ -64,8 +64,14 @@ pub(crate) async fn verify(password: &Secret, stored: Option<String>) -> Result<
     .await
 }
 
+/// Passwords that this process has hashed or compared, for tests that count instead of stopping the time.
+#[cfg(feature = "testing")]
+pub static HASHED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     let _room = ROOM.acquire().await.map_err(|_| internal())?;
+    #[cfg(feature = "testing")]
+    HASHED.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     tokio::task::spawn_blocking(work).await.map_err(|error| internal().caused_by(error))
 }
 

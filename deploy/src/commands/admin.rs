@@ -6,7 +6,7 @@ use clap::Subcommand;
 use freshet_core::access::{OrganizationCaller, Right, Role};
 use freshet_core::api_key::{self, ops::Grant};
 use freshet_core::secret::turnover;
-use freshet_core::settings::Settings;
+use freshet_core::settings::{Reach, Settings};
 use freshet_core::vault::Vault;
 use freshet_core::{db, organization, user, workspace};
 use serde_json::json;
@@ -29,6 +29,45 @@ pub enum Workspace {
         #[arg(long)]
         organization: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Organization {
+    /// Show where workers dial for an organization, or change it; prints what holds, as JSON
+    Egress {
+        /// The organization's slug
+        organization: String,
+        /// `private` or `public`: in place of FRESHET_EGRESS_REACH
+        #[arg(long)]
+        reach: Option<Reach>,
+        /// Networks and addresses that are dialled besides, with commas: in place of FRESHET_EGRESS_ALLOW
+        #[arg(long, requires = "reach")]
+        allow: Option<String>,
+        /// As the installation's settings say, again
+        #[arg(long, conflicts_with = "reach")]
+        reset: bool,
+    },
+}
+
+impl Organization {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let app = wire::app(Settings::load()?).await?;
+        match self {
+            Self::Egress { organization, reach, allow, reset } => {
+                let id = organization::ops::find(&app, &organization).await?;
+                let told = match (reach, reset) {
+                    (Some(reach), _) => {
+                        let own = Some((reach, allow.as_deref().unwrap_or_default()));
+                        organization::ops::set_egress(&app, id, own).await?
+                    }
+                    (None, true) => organization::ops::set_egress(&app, id, None).await?,
+                    (None, false) => organization::ops::told_egress(&app, &OrganizationCaller::command(id)).await?,
+                };
+                println!("{}", serde_json::to_string(&told)?);
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -35,6 +35,9 @@ enum Role {
     /// Make and list workspaces
     #[command(subcommand)]
     Workspace(admin::Workspace),
+    /// What whoever runs the installation says of an organization
+    #[command(subcommand)]
+    Organization(admin::Organization),
     /// Make API keys and master keys
     #[command(subcommand)]
     Key(admin::Key),
@@ -62,6 +65,7 @@ impl Command {
             Role::Doctor(options) => doctor::run(&options).await,
             Role::Settings => admin::settings(),
             Role::Workspace(command) => command.run().await,
+            Role::Organization(command) => command.run().await,
             Role::Key(command) => command.run().await,
             Role::User(command) => command.run().await,
             Role::Bench(command) => command.run().await,

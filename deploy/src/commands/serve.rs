@@ -1,6 +1,5 @@
 //! The long-lived roles.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,7 +12,7 @@ use freshet_core::user;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::{master_keys, metrics, shutdown, telemetry, wire};
+use crate::{listen, master_keys, metrics, shutdown, telemetry, wire};
 
 /// Which roles this process has.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +63,7 @@ async fn api(app: App, drain: CancellationToken) -> anyhow::Result<()> {
         .with_context(|| format!("FRESHET_API_LISTEN: cannot listen on {address}"))?;
     tracing::info!("the API and the dashboard listen on http://{}", listener.local_addr()?);
     tell_set_up_word(&app).await?;
-    let service = everything(app, drain.clone()).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(drain.cancelled_owned()).await?;
+    listen::serve(listener, everything(app, drain.clone()), drain, listen::Patience::default()).await;
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 mod ahead;
 mod diff;
 mod doctor;
+mod egress;
 mod faults;
 mod incremental;
 mod logs;

@@ -185,3 +185,45 @@ async fn every_table_with_a_wrapped_key_is_counted_and_turned_over() {
         "the view `wrapped_key` and `Holder` of core/src/secret do not know them"
     );
 }
+
+#[test]
+fn a_worker_dials_by_the_policy_of_the_workspaces_organization_and_only_the_command_line_sets_it() {
+    for (name, text) in rust_files("worker/src") {
+        assert!(!text.contains("app.egress"), "{name} dials by the installation's policy");
+    }
+    for folder in ["api/src", "web/src", "worker/src", "core/src", "deploy/src"] {
+        for (name, text) in rust_files(folder) {
+            let may = ["core/src/organization/ops.rs", "deploy/src/commands/admin.rs"].contains(&name.as_str());
+            assert!(may || !text.contains("set_egress("), "{name} changes where workers dial");
+        }
+    }
+}
+
+/// Tests that the table of threats names and that are still being written.
+const TO_COME: [&str; 2] = ["oauth_…", "log_injection_by_topic_or_column_names…"];
+
+#[test]
+fn every_test_that_the_table_of_threats_names_is_there() {
+    let table = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with('|') && line.matches('|').count() == 4);
+    let mut named = 0;
+    for row in rows.filter(|row| row.contains('`')) {
+        let cells: Vec<_> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let (test, file) = (cells[2], cells[3]);
+        if TO_COME.contains(&test) {
+            continue;
+        }
+        let function = match test.strip_suffix('…') {
+            Some(beginning) => format!("fn {beginning}"),
+            None => format!("fn {test}("),
+        };
+        let texts = if file.is_empty() {
+            ["core", "api", "web", "worker", "deploy"].iter().flat_map(|folder| rust_files(folder)).collect()
+        } else {
+            vec![(file.to_owned(), fs::read_to_string(root().join(file)).unwrap())]
+        };
+        assert!(texts.iter().any(|(_, text)| text.contains(&function)), "SECURITY.md names `{test}` in `{file}`");
+        named += 1;
+    }
+    assert!(named >= 50, "only {named} tests are named");
+}

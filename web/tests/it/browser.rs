@@ -47,6 +47,11 @@ impl<'a> Browser<'a> {
         Self { bench, router: freshet_web::router(bench.app.clone()), cookie: String::new() }
     }
 
+    /// The pages' router, for who asks it what it answers.
+    pub fn router(&self) -> &axum::Router {
+        &self.router
+    }
+
     pub async fn get(&mut self, path: &str) -> Page {
         self.send("GET", path, &[], &[]).await
     }
@@ -71,8 +76,11 @@ impl<'a> Browser<'a> {
         }
         let body =
             fields.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect::<Vec<_>>().join("&");
-        let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(Body::from(body));
-        let response = self.router.clone().oneshot(request.unwrap()).await.unwrap();
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        }
+        let request = request.body(Body::from(body)).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         for cookie in parts.headers.get_all(header::SET_COOKIE) {
             let pair = cookie.to_str().unwrap().split(';').next().unwrap();

@@ -2,5 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod attacks;
 mod browser;
 mod doors;
+#[path = "../../../api/tests/it/routes.rs"]
+mod routes;

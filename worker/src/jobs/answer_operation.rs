@@ -8,7 +8,7 @@ use freshet_core::id::{ConnectionId, ConsentId, DestinationId, ModelId, SyncId, 
 use freshet_core::operation::{OperationClaim, Question, ops};
 use freshet_core::queue::Held;
 use freshet_core::sync::Resync;
-use freshet_core::{consent, model, sync};
+use freshet_core::{consent, model, organization, sync};
 use serde_json::{Value, json};
 use tracing::Instrument as _;
 
@@ -96,6 +96,7 @@ async fn test_connection(app: &App, workspace: WorkspaceId, id: ConnectionId) ->
     let script = endpoint::setup_script(app, &freshet_core::access::Caller::command(workspace), id).await?;
     let mut found = found(&steps);
     found["setup_script"] = script.into();
+    found["egress"] = written(&organization::ops::egress_of(app, workspace).await?.1)?;
     Ok(found)
 }
 
@@ -111,12 +112,15 @@ async fn test_destination(app: &App, workspace: WorkspaceId, id: DestinationId) 
     let mut tx = app.db.tenant(workspace).await?;
     let (kind, settings) = endpoint::open::<Destination>(app, &mut tx, id).await?;
     tx.commit().await?;
-    let mut destination = app.registry.find_destination(&kind)?.open(settings, &app.egress).await?;
+    let (egress, told) = organization::ops::egress_of(app, workspace).await?;
+    let mut destination = app.registry.find_destination(&kind)?.open(settings, &egress).await?;
     let steps = destination.check().await;
     let mut tx = app.db.tenant(workspace).await?;
     endpoint::record_check::<Destination>(&mut tx, id, &steps).await?;
     tx.commit().await?;
-    Ok(found(&steps))
+    let mut found = found(&steps);
+    found["egress"] = written(&told)?;
+    Ok(found)
 }
 
 async fn describe(app: &App, workspace: WorkspaceId, id: ModelId) -> Result<Value> {
@@ -136,7 +140,8 @@ async fn check_sync(app: &App, workspace: WorkspaceId, id: SyncId) -> Result<Val
     let work = sync::work::current(&mut tx, id).await?;
     let (kind, settings) = endpoint::open::<Destination>(app, &mut tx, work.destination_id).await?;
     tx.commit().await?;
-    let mut destination = app.registry.find_destination(&kind)?.open(settings, &app.egress).await?;
+    let (egress, _) = organization::ops::egress_of(app, workspace).await?;
+    let mut destination = app.registry.find_destination(&kind)?.open(settings, &egress).await?;
     let mut plan = pipeline::topic_plan(app.db.installation().await?, workspace, &work, None);
     let prepared = destination.prepare(&plan).await?;
     let mut steps = prepared.steps;
@@ -173,7 +178,8 @@ async fn open_source(
     let mut tx = app.db.tenant(workspace).await?;
     let (kind, settings) = endpoint::open::<Connection>(app, &mut tx, id).await?;
     tx.commit().await?;
-    let mut source = app.registry.find_source(&kind)?.open(settings, &app.egress).await?;
+    let (egress, _) = organization::ops::egress_of(app, workspace).await?;
+    let mut source = app.registry.find_source(&kind)?.open(settings, &egress).await?;
     source.keep_secrets(pipeline::keeper(app, workspace, id));
     Ok(source)
 }

@@ -12,6 +12,7 @@ use freshet_core::connector::{
 use freshet_core::endpoint::{self, Connection};
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::id::{SyncId, WorkspaceId};
+use freshet_core::organization;
 use freshet_core::sync::work::{self, Work};
 use freshet_core::sync::{Deletes, Position};
 use serde_json::{Value, json};
@@ -169,10 +170,11 @@ impl Scene {
         let (kind, settings) = endpoint::ops::open::<Connection>(app, &mut tx, work.connection_id).await?;
         let destination = endpoint::ops::open::<endpoint::Destination>(app, &mut tx, work.destination_id).await?;
         tx.commit().await?;
-        let mut source = app.registry.find_source(&kind)?.open(settings, &app.egress).await?;
+        let (egress, _) = organization::ops::egress_of(app, workspace).await?;
+        let mut source = app.registry.find_source(&kind)?.open(settings, &egress).await?;
         source.keep_secrets(super::keeper(app, workspace, work.connection_id));
         let (source, plan) = read_plan(app, workspace, &work, source).await?;
-        let mut destination = app.registry.find_destination(&destination.0)?.open(destination.1, &app.egress).await?;
+        let mut destination = app.registry.find_destination(&destination.0)?.open(destination.1, &egress).await?;
         let topics = topic_plan(app.db.installation().await?, workspace, &work, Some(&position));
         let look = destination.look(&topics).await?;
         let name = BatchName {

@@ -38,7 +38,7 @@ use freshet_core::run::{Claim, Counts, RunState};
 use freshet_core::settings::Settings;
 use freshet_core::sync::Position;
 use freshet_core::sync::work::Work;
-use freshet_core::{model, sync};
+use freshet_core::{model, organization, sync};
 use serde_json::{Value, json};
 use tracing::Instrument as _;
 
@@ -69,12 +69,13 @@ pub async fn deliver(app: &App, claim: &Claim, worker: &str, stop: &Stop) -> Res
     failpoint::reach(Step::GenerationTaken);
     let keeper = keeper(app, claim.workspace, started.work.connection_id);
     let (kind, settings) = started.connection.clone();
-    let mut source = app.registry.find_source(&kind)?.open(settings, &app.egress).await?;
+    let (egress, _) = organization::ops::egress_of(app, claim.workspace).await?;
+    let mut source = app.registry.find_source(&kind)?.open(settings, &egress).await?;
     source.keep_secrets(keeper.clone());
     let plan = read_plan(app, claim.workspace, &started.work, source).await?;
     let ground = Ground {
         registry: &app.registry,
-        egress: &app.egress,
+        egress: &egress,
         settings: &app.settings,
         clock: &app.clock,
         ledger: &ledger::Postgres { app, claim, sync_id: started.work.sync_id },

@@ -452,3 +452,63 @@ async fn an_empty_table_sends_nothing_and_one_without_columns_is_refused() {
     assert_eq!((sink.sent.len(), sink.tokens.len(), end.token), (0, 0, None));
     assert_eq!(bare.code, Code::ModelObjectMissing);
 }
+
+/// What a model might be made to do besides reading, each as it would be written.
+const REACHING_OUT: [&str; 22] = [
+    "copy (select 1) to program 'id'",
+    "copy orders from program 'id'",
+    "select pg_read_file('/etc/passwd')",
+    "select pg_catalog.pg_read_binary_file('/etc/passwd')",
+    "select pg_ls_dir('/')",
+    "select * from dblink('host=127.0.0.1', 'select 1') as t (n int)",
+    "select dblink_connect('host=127.0.0.1')",
+    "select lo_import('/etc/passwd')",
+    "select lo_export(1, '/tmp/x')",
+    "select lo_from_bytea(0, 'x')",
+    "select lo_unlink(1)",
+    "set role postgres",
+    "reset role",
+    "set session authorization postgres",
+    "select set_config('role', 'postgres', false)",
+    "select set_config('default_transaction_read_only', 'off', false)",
+    "select 1; select 2",
+    "select 1 as n;--",
+    "select 1 as n) as model; set role postgres; --",
+    "select pg_sleep(60)",
+    "select id from orders where pg_sleep(60) is null",
+    "select pg_terminate_backend(1)",
+];
+
+#[tokio::test]
+async fn sql_of_models_that_reaches_out_is_refused_and_past_the_check_does_nothing() {
+    let mut bench = Bench::with(ORDERS).await;
+    let login = bench.login().await;
+    bench.sql(&format!("grant select on orders to {login}")).await;
+    let mut settings = bench.settings();
+    (settings["user"], settings["password"]) = (login.clone().into(), login.clone().into());
+    settings["statement_timeout_s"] = 1.into();
+    let mut source = open(settings).await;
+
+    for sql in REACHING_OUT {
+        // A semicolon and a comment at the end change nothing, and are taken; all else is refused before it is saved.
+        let checked = validate(&select(sql)).map_err(|error| error.code);
+        assert_eq!(checked.is_ok(), sql == "select 1 as n;--", "{sql}: {checked:?}");
+    }
+    // Had the check not refused it: one SELECT, with the rights of who reads, in a transaction that only reads and is
+    // rolled back, for a second.
+    for sql in REACHING_OUT {
+        let since = std::time::Instant::now();
+        let previewed = source.preview(&select(sql), 1).await;
+        assert!(since.elapsed() < std::time::Duration::from_secs(30), "{sql} held the server");
+        let is_undone =
+            ["select 1 as n;--", "set_config('default", "lo_from_bytea"].iter().any(|word| sql.contains(word));
+        assert!(previewed.is_err() || is_undone, "{sql}: {previewed:?}");
+        let who = select("select current_user::text as who, count(*)::int as n from orders");
+        let after = serde_json::to_string(&source.preview(&who, 1).await.unwrap().rows).unwrap();
+        assert!(after.contains(&login) && after.contains('5'), "{sql}: {after}");
+        assert!(source.preview(&select("delete from orders returning id"), 1).await.is_err(), "{sql} opened writing");
+    }
+    let objects: i64 =
+        sqlx::query_scalar("select count(*) from pg_largeobject_metadata").fetch_one(&mut bench.admin).await.unwrap();
+    assert_eq!(objects, 0, "a large object was made");
+}
