@@ -10,6 +10,7 @@ use freshet_core::access::Caller;
 use freshet_core::error::{Code, Error, Result as CoreResult};
 use freshet_core::id::{RequestId, WorkspaceId};
 use freshet_core::member::ops::At;
+use freshet_core::settings::Secret;
 use freshet_core::{api_key, audit, personal_token};
 
 use crate::Api;
@@ -19,6 +20,8 @@ use crate::problem::Problem;
 const WORKSPACE: HeaderName = HeaderName::from_static("freshet-workspace");
 /// The path that tells a person's workspaces.
 const WHICH: &str = "/v1/me/workspaces";
+/// The paths that may be asked from within a workspace that is deleted: who restores it may have no other.
+const OF_DELETED: [&str; 3] = ["/v1/workspaces", "/v1/workspaces/{id}", "/v1/workspaces/{id}/restore"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("freshet-request-id");
 
 /// Gives each request an id: in its answer, in a problem, in the audit log.
@@ -62,6 +65,8 @@ pub(crate) async fn require_key(State(api): State<Api>, mut request: Request, ne
             caller.request = request.extensions().get::<RequestId>().copied();
             let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
             let route = format!("{} {path}", request.method());
+            let shown = Shown { key: key.parse().unwrap_or_default(), workspace: caller.workspace };
+            request.extensions_mut().insert(shown);
             request.extensions_mut().insert(caller.clone());
             let response = next.run(request).await;
             if let Some(denied) = response.extensions().get::<Arc<Problem>>().filter(|one| one.is(Code::Forbidden)) {
@@ -84,8 +89,13 @@ async fn authenticate(api: &Api, key: &str, headers: &HeaderMap, extensions: &Ex
         return api_key::ops::authenticate(&api.app, key, named).await;
     }
     // Whoever does not know yet which workspaces there are can ask that without naming one.
-    let asks_which = extensions.get::<MatchedPath>().is_some_and(|path| path.as_str() == WHICH);
-    let place = named.map_or(if asks_which { At::Any } else { At::Only }, At::Named);
+    let path = extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let place = match named {
+        named if OF_DELETED.contains(&path) => At::Deleted(named),
+        Some(named) => At::Named(named),
+        None if path == WHICH => At::Any,
+        None => At::Only,
+    };
     personal_token::ops::authenticate(&api.app, key, place).await
 }
 
@@ -93,6 +103,37 @@ async fn authenticate(api: &Api, key: &str, headers: &HeaderMap, extensions: &Ex
 async fn write_denied(api: &Api, caller: &Caller, route: &str, denied: &Problem) {
     if let Err(error) = audit::ops::record_denied(&api.app, caller, route, denied.detail()).await {
         tracing::warn!(%route, error = %error.chain(), "a denied request could not be written into the audit log");
+    }
+}
+
+/// What a request showed: a long answer asks again whether it is good still.
+#[derive(Clone)]
+pub(crate) struct Shown {
+    key: Secret,
+    workspace: WorkspaceId,
+}
+
+impl Shown {
+    /// Who that is by now.
+    ///
+    /// # Errors
+    /// [`Code::Unauthenticated`] for a key that was revoked or is over, `request.not_found` for somebody who belongs there
+    /// no more.
+    pub(crate) async fn again(&self, api: &Api) -> CoreResult<Caller> {
+        let key = self.key.expose();
+        if personal_token::ops::is_one(key) {
+            return personal_token::ops::authenticate(&api.app, key, At::Named(self.workspace)).await;
+        }
+        api_key::ops::authenticate(&api.app, key, Some(self.workspace)).await
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Shown {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let shown = parts.extensions.get::<Self>().cloned();
+        shown.ok_or_else(|| Error::new(Code::Unauthenticated, "the request has no key").into())
     }
 }
 

@@ -1,8 +1,9 @@
 //! The REST API: JSON under `/v1`, a workspace bound to each key, problem documents, keyset pages.
 //!
-//! Layers, from the outside in: panics, request id, body limit, room, key, rate limits, scopes, waiting, idempotency, routes.
+//! Layers, from the outside in: panics, request id, body limit, room, key, rate limits, scopes, waiting, idempotency, what is to go, routes.
 
 mod auth;
+mod deprecated;
 mod extract;
 mod idempotency;
 mod limit;
@@ -71,7 +72,8 @@ fn v1() -> OpenApiRouter<Api> {
 /// # Errors
 /// Never, in truth: the document is made of plain values.
 pub fn openapi_json() -> serde_json::Result<String> {
-    let (_, document) = v1().split_for_parts();
+    let (_, mut document) = v1().split_for_parts();
+    deprecated::mark(&mut document, deprecated::GOING);
     document.to_pretty_json()
 }
 
@@ -85,8 +87,10 @@ pub fn serves(path: &str) -> bool {
 pub fn router(app: App, drain: CancellationToken) -> Router {
     let limits = limit::Limits::new(&app.settings);
     let api = Api { app, drain, limits };
-    let (v1, document) = v1().split_for_parts();
+    let (v1, mut document) = v1().split_for_parts();
+    deprecated::mark(&mut document, deprecated::GOING);
     let keyed = v1
+        .layer(middleware::from_fn_with_state(deprecated::GOING, deprecated::tell))
         .layer(middleware::from_fn_with_state(api.clone(), idempotency::answer_again))
         .layer(middleware::from_fn_with_state(api.clone(), wait::prefer_wait))
         .layer(middleware::from_fn_with_state(scopes::Scopes::of(&document), scopes::require))

@@ -7,7 +7,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use freshet_core::access::Caller;
 use freshet_core::error::Error;
 use freshet_core::events::Subject;
 use freshet_core::id::RunId;
@@ -21,16 +20,16 @@ use utoipa_axum::routes;
 use super::syncs::run_answer;
 use super::{Answer, ok};
 use crate::Api;
-use crate::auth::By;
+use crate::auth::{By, Shown};
 use crate::extract::{Path, Query};
 use crate::problem::Problem;
 
 /// How often a silent stream says that it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a stream lasts; the client connects again from where it was.
-const STREAM_MAX: Duration = Duration::from_secs(15 * 60);
+pub(super) const STREAM_MAX: Duration = Duration::from_secs(15 * 60);
 /// How often a stream looks by itself, should a notification be lost.
-const LOOK: Duration = Duration::from_secs(5);
+pub(super) const LOOK: Duration = Duration::from_secs(5);
 
 pub(crate) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -192,6 +191,7 @@ pub(super) fn requested(requested: freshet_core::error::Result<(Run, bool)>) -> 
 async fn list_run_events(
     State(api): State<Api>,
     By(caller): By,
+    shown: Shown,
     Path(id): Path<RunId>,
     Query(query): Query<EventsQuery>,
     headers: HeaderMap,
@@ -204,11 +204,11 @@ async fn list_run_events(
     }
     let after = header("last-event-id").and_then(|id| id.parse().ok()).unwrap_or(query.after);
     ops::get(&api.app, &caller, id).await?;
-    Ok(stream(api, caller, id, after))
+    Ok(stream(api, shown, id, after))
 }
 
-fn stream(api: Api, caller: Caller, id: RunId, after: i64) -> Response {
-    let lines = Lines { changes: api.app.events.subscribe(), api, caller, id, after, seen: None, first: true };
+fn stream(api: Api, shown: Shown, id: RunId, after: i64) -> Response {
+    let lines = Lines { changes: api.app.events.subscribe(), api, shown, id, after, seen: None, first: true };
     let stream = Sse::new(lines.into_stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     ([("x-accel-buffering", "no")], stream).into_response()
 }
@@ -216,7 +216,7 @@ fn stream(api: Api, caller: Caller, id: RunId, after: i64) -> Response {
 /// A stream's state: what was sent, and what to wait for.
 struct Lines {
     api: Api,
-    caller: Caller,
+    shown: Shown,
     id: RunId,
     after: i64,
     seen: Option<String>,
@@ -241,7 +241,8 @@ impl Lines {
             if !std::mem::take(&mut self.first) && !self.changed(until).await {
                 return (Vec::new(), true);
             }
-            // Read under the caller's rights each time; a failure ends the stream, and the client connects again.
+            // Read by what the key may by now: one that was revoked ends the stream. So does any failure, and the client
+            // connects again.
             let Ok((events, run)) = self.read().await else { return (Vec::new(), true) };
             let ended = run.state.is_final() && events.len() < 200;
             let mut sent: Vec<_> = events.iter().filter_map(line).collect();
@@ -258,8 +259,9 @@ impl Lines {
     }
 
     async fn read(&self) -> freshet_core::error::Result<(Vec<RunEvent>, Run)> {
-        let events = ops::events(&self.api.app, &self.caller, self.id, self.after).await?;
-        Ok((events, ops::get(&self.api.app, &self.caller, self.id).await?))
+        let caller = self.shown.again(&self.api).await?;
+        let events = ops::events(&self.api.app, &caller, self.id, self.after).await?;
+        Ok((events, ops::get(&self.api.app, &caller, self.id).await?))
     }
 
     /// Waits until the run may have changed; false when the stream is to end.

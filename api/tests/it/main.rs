@@ -4,12 +4,16 @@
 
 mod cast;
 mod client;
+mod deletion;
 mod document;
+mod feed;
 mod keys;
+mod limits;
 mod manners;
 mod matrix;
 mod objects;
 mod people;
+mod retention;
 mod strangers;
 mod usage;
 mod walk;

@@ -40,6 +40,7 @@ pub async fn walk(bench: &Bench) {
         ("invitations", invitation),
         ("sessions", session),
         ("personal-tokens", token_id),
+        ("workspaces", bench.caller.workspace.to_string()),
     ]);
     // A person who owns another organization: no right is lacking there.
     let (theirs, _) = workspace(&bench.app, "stranger").await;

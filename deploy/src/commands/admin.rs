@@ -3,9 +3,10 @@
 use clap::Subcommand;
 use freshet_core::access::{OrganizationCaller, Right, Role};
 use freshet_core::api_key::{self, ops::Grant};
+use freshet_core::limit::{Limit, Limits};
 use freshet_core::settings::Settings;
 use freshet_core::vault::Vault;
-use freshet_core::{db, organization, secret, user, workspace};
+use freshet_core::{db, deletion, limit, organization, secret, user, workspace};
 use serde_json::json;
 
 use crate::wire;
@@ -26,6 +27,58 @@ pub enum Workspace {
         #[arg(long)]
         organization: Option<String>,
     },
+    /// Restore a workspace that is deleted, within its undo period
+    Restore {
+        /// Its slug, or organization/slug
+        slug: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Organization {
+    /// Show the limits of an organization, after setting what is given; prints them as JSON
+    Limits {
+        /// Its slug
+        slug: String,
+        /// Put it on this plan
+        #[arg(long)]
+        plan: Option<String>,
+        /// Set a limit of its own over the plan's: `connections=20`, or `connections=none` to lift it
+        #[arg(long = "set")]
+        set: Vec<String>,
+    },
+    /// Make a plan, or change one for every organization that is on it
+    Plan {
+        /// Its name
+        name: String,
+        /// A limit: `connections=20`; what is not named is not limited
+        #[arg(long = "limit")]
+        limits: Vec<String>,
+    },
+}
+
+impl Organization {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let app = wire::app(Settings::load()?).await?;
+        match self {
+            Self::Limits { slug, plan, set } => {
+                let caller = OrganizationCaller::command(organization::ops::find(&app, &slug).await?);
+                let own = if set.is_empty() { None } else { Some(limits(&set)?) };
+                println!("{}", json!(limit::ops::set(&app, &caller, plan.as_deref(), own.as_ref()).await?));
+            }
+            Self::Plan { name, limits: words } => {
+                let set = limits(&words)?;
+                limit::ops::set_plan(&app, &name, &set).await?;
+                println!("{}", json!({ "plan": name, "limits": set }));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Limits of the form `word=number` or `word=none`.
+fn limits(words: &[String]) -> anyhow::Result<Limits> {
+    words.iter().map(|word| Ok(Limit::setting(word)?)).collect()
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,6 +157,11 @@ impl Workspace {
                     }
                 };
                 println!("{}", json!({ "id": made, "slug": slug, "name": name }));
+            }
+            Self::Restore { slug } => {
+                let found = workspace::ops::find_deleting(&app, &slug).await?;
+                let caller = OrganizationCaller::command(found.organization_id);
+                println!("{}", json!(deletion::ops::restore(&app, &caller, found.id).await?));
             }
         }
         Ok(())

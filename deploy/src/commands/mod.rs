@@ -32,9 +32,12 @@ enum Role {
     Doctor,
     /// List every setting with its default
     Settings,
-    /// Make and list workspaces
+    /// Make and restore workspaces
     #[command(subcommand)]
     Workspace(admin::Workspace),
+    /// Limits of organizations, and plans
+    #[command(subcommand)]
+    Organization(admin::Organization),
     /// Make API keys and master keys
     #[command(subcommand)]
     Key(admin::Key),
@@ -62,6 +65,7 @@ impl Command {
             Role::Doctor => doctor::run().await,
             Role::Settings => admin::settings(),
             Role::Workspace(command) => command.run().await,
+            Role::Organization(command) => command.run().await,
             Role::Key(command) => command.run().await,
             Role::User(command) => command.run().await,
             Role::Bench(command) => command.run().await,

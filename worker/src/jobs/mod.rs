@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `run` | `run_sync`: one attempt at a run | `worker_runs_max` |
 //! | `operation` | `answer_operation`: one question answered | `worker_operations_max` |
-//! | none | `chores`: the audit log linked and checked | one after the other |
+//! | none | `chores`: the audit log linked and checked; deleted workspaces erased, history pruned | one after the other |
 
 mod answer_operation;
 mod chores;
@@ -59,7 +59,8 @@ pub(crate) async fn run(app: App, drain: CancellationToken) -> Result<(), Failed
         .data(shop.clone())
         .build(answer_operation)
         .run_until(until(drain.clone()));
-    let (runs, operations, ()) = tokio::join!(runs, operations, chores::run(app, drain));
+    let chores = chores::run(app.clone(), drain.clone());
+    let (runs, operations, (), ()) = tokio::join!(runs, operations, chores, chores::clear(app, drain));
     tracing::info!(worker = shop.worker, "worker stopped");
     runs.and(operations).map_err(Into::into)
 }
