@@ -54,7 +54,9 @@ begin
     return null;
 end
 $$;
-create trigger run_inserted_told after insert on run for each row execute function tell_run();
+create trigger run_inserted_told after insert on run for each row
+    when (new.state in ('queued', 'skipped'))
+    execute function tell_run();
 create trigger run_changed_told after update of state on run for each row
     when (old.state is distinct from new.state)
     execute function tell_run();

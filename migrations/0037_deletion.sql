@@ -161,42 +161,58 @@ begin atomic
     limit rows_max;
 end;
 
--- The tables with rows of workspaces, in the order in which those can go: who refers comes before who is referred to.
--- A table that comes later is added here; a test looks.
-create function workspace_tables() returns text[]
-language sql immutable
-return array['event', 'feed', 'idempotency_key', 'consent', 'secret', 'operation', 'source_query', 'dead_letter_group',
-             'run_partition', 'run_event', 'attempt', 'run', 'usage_day', 'sync_position', 'sync_version', 'sync',
-             'model_version', 'model', 'destination', 'connection', 'api_key', 'service_account', 'invitation',
-             'membership'];
+-- Adds to the counts of a workspace that is being erased.
+create function count_erased(at uuid, kind text, gone bigint) returns void
+language sql volatile
+as $$
+    update workspace as w
+    set erased = w.erased || jsonb_build_object(kind, coalesce((w.erased ->> kind)::bigint, 0) + gone)
+    where w.id = at and gone > 0;
+$$;
 
--- Deletes at most `rows_max` rows of the first of these tables that has any, of the transaction's workspace if that is being
--- erased, and counts them in its row. Nothing comes back when nothing is left.
-create function erase_rows(rows_max integer) returns table (kind text, gone bigint)
+-- Deletes some rows of the transaction's workspace, if that is being erased, and counts them in its row: of the first of its
+-- tables that has any, `rows_max` at most; of runs a tenth of that, with all that hangs on them. False when nothing is left.
+-- A table that comes later is added here, before those that it refers to; a test looks for what is left.
+create function erase_rows(rows_max integer) returns boolean
 language plpgsql volatile security definer set search_path = public, pg_temp
 as $$
 declare
     at uuid := current_workspace();
+    kind text;
+    gone bigint;
+    ended uuid[];
 begin
     -- Held, so that one worker erases at a time, and the counts are right.
     perform 1 from workspace as w where w.id = at and w.state = 'erasing' for update;
     if not found then
-        return;
+        return false;
     end if;
-    foreach kind in array workspace_tables() loop
+    -- What hangs on a run is found by its run.
+    ended := array(select r.id from run as r where r.workspace_id = at limit greatest(1, rows_max / 10));
+    if cardinality(ended) > 0 then
+        foreach kind in array array['source_query', 'dead_letter_group', 'run_partition', 'run_event', 'attempt'] loop
+            execute format('delete from %I where workspace_id = $1 and run_id = any ($2)', kind) using at, ended;
+            get diagnostics gone = row_count;
+            perform count_erased(at, kind, gone);
+        end loop;
+        delete from run as r where r.workspace_id = at and r.id = any (ended);
+        perform count_erased(at, 'run', cardinality(ended));
+        return true;
+    end if;
+    foreach kind in array array['event', 'feed', 'idempotency_key', 'consent', 'secret', 'operation', 'usage_day',
+                                'sync_position', 'sync_version', 'sync', 'model_version', 'model', 'destination',
+                                'connection', 'api_key', 'service_account', 'invitation', 'membership'] loop
         -- Keys refer to each other: they go together.
         execute format('delete from %I where workspace_id = $1 and ctid = any (array('
                        'select ctid from %I where workspace_id = $1 limit $2))', kind, kind)
         using at, case when kind = 'api_key' then null else rows_max end;
         get diagnostics gone = row_count;
         if gone > 0 then
-            update workspace as w
-            set erased = w.erased || jsonb_build_object(kind, coalesce((w.erased ->> kind)::bigint, 0) + gone)
-            where w.id = at;
-            return next;
-            return;
+            perform count_erased(at, kind, gone);
+            return true;
         end if;
     end loop;
+    return false;
 end
 $$;
 

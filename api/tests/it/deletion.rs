@@ -57,7 +57,10 @@ async fn a_deleted_workspace_rests_at_once_and_can_be_restored() {
     assert_eq!((deleted.status, &deleted.body["workspace"]["state"]), (200, &json!("deleting")), "{}", deleted.body);
     assert_eq!(deleted.body["cancelled_runs"], 1);
     let topics = &deleted.body["untouched"][0];
-    assert_eq!((&topics["kind"], &topics["names"]), (&json!("topics"), &json!(["acme.public.orders", "acme.public.orders.dlq"])));
+    assert_eq!(
+        (&topics["kind"], &topics["names"]),
+        (&json!("topics"), &json!(["acme.public.orders", "acme.public.orders.dlq"]))
+    );
     assert_eq!(deleted.body["untouched"][1]["names"], json!(["freshet.progress"]));
     assert_eq!((get(&bench, "/v1/syncs").await.status, get(&bench, &path).await.status), (401, 401), "its own key");
     assert_eq!(by(&bench, &ada, "GET", "/v1/syncs", Some(id)).await.code(), "request.not_found");
@@ -220,7 +223,9 @@ async fn nothing_is_left_of_a_workspace_but_its_receipt() {
         .fetch_one(&mut admin(&bench).await)
         .await
         .unwrap();
-    for (table, count) in before.iter().filter(|(table, _)| !["workspace", "audit_event", "event"].contains(&table.as_str())) {
+    for (table, count) in
+        before.iter().filter(|(table, _)| !["workspace", "audit_event", "event"].contains(&table.as_str()))
+    {
         assert_eq!(receipt["rows"][table], *count, "{table} in {receipt}");
     }
     assert_eq!(receipt["asked_by_kind"], "command");
@@ -230,7 +235,10 @@ async fn nothing_is_left_of_a_workspace_but_its_receipt() {
     }
     chain::link(&bench.app).await.unwrap();
     assert_eq!(chain::check(&bench.app, whole(&bench).organization).await.unwrap(), None, "the log's chain holds");
-    assert_eq!(freshet_core::workspace::ops::get_of(&bench.app, &whole(&bench), id).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(
+        freshet_core::workspace::ops::get_of(&bench.app, &whole(&bench), id).await.unwrap_err().code,
+        Code::NotFound
+    );
 }
 
 #[tokio::test]
@@ -275,7 +283,7 @@ async fn secrets_go_first_in_one_step_and_a_crash_between_any_two_steps_is_gone_
         }
     }
 
-    assert!(steps > 20, "only {steps} steps");
+    assert!(steps > 15, "only {steps} steps");
     assert!(before.iter().all(|(table, count)| *count == 0 || table == "audit_event"), "{before:?}");
     let receipts: i64 = sqlx::query_scalar("select count(*) from audit_event where action = 'workspace.erased'")
         .fetch_one(&mut admin(&bench).await)
@@ -292,10 +300,10 @@ async fn the_applications_role_erases_nothing_of_a_workspace_that_lives() {
     let set = format!("set freshet.workspace_id = '{}'", bench.caller.workspace.uuid());
     sqlx::raw_sql(AssertSqlSafe(set)).execute(&mut app).await.unwrap();
 
-    let gone: i64 =
-        sqlx::query_scalar("select count(*) from erase_rows(1000)").fetch_one(&mut app).await.unwrap();
+    let any: bool = sqlx::query_scalar("select erase_rows(1000)").fetch_one(&mut app).await.unwrap();
 
-    assert_eq!(gone, 0);
+    assert!(!any);
+    assert_eq!(get(&bench, "/v1/syncs").await.body["data"].as_array().unwrap().len(), 1);
     for table in ["run", "connection", "audit_event", "workspace"] {
         let refused = sqlx::raw_sql(AssertSqlSafe(format!("delete from {table}"))).execute(&mut app).await;
         assert!(refused.is_err(), "{table}");
@@ -316,7 +324,10 @@ async fn a_workspaces_name_and_retention_change_by_its_version() {
     let old = patch("/v1/workspace", "\"1\"", json!({"name": "Late"})).await;
     let cleared = patch(&format!("/v1/workspaces/{id}"), "\"2\"", json!({"run_days": null})).await;
 
-    assert_eq!((changed.status, &changed.body["name"], &changed.body["run_days"]), (200, &json!("Acme & Co"), &json!(90)));
+    assert_eq!(
+        (changed.status, &changed.body["name"], &changed.body["run_days"]),
+        (200, &json!("Acme & Co"), &json!(90))
+    );
     assert_eq!((old.status, old.code()), (412, "request.precondition_failed"));
     assert_eq!((&cleared.body["run_days"], &cleared.body["name"]), (&Value::Null, &json!("Acme & Co")));
     for (body, pointer) in [

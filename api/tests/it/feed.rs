@@ -107,8 +107,17 @@ async fn every_end_of_a_run_is_told_whoever_writes_it() {
     assert_eq!(
         types(&told),
         [
-            "run.queued", "run.cancelled", "run.queued", "run.started", "run.succeeded_with_errors", "run.queued",
-            "run.started", "run.failed", "run.queued", "run.started", "run.failed",
+            "run.queued",
+            "run.cancelled",
+            "run.queued",
+            "run.started",
+            "run.succeeded_with_errors",
+            "run.queued",
+            "run.started",
+            "run.failed",
+            "run.queued",
+            "run.started",
+            "run.failed",
         ]
     );
     assert!(types(&told).iter().all(|kind| KINDS.iter().any(|(known, _)| known == kind)));
@@ -182,9 +191,8 @@ async fn readers_beside_eight_writers_see_each_event_once_and_in_one_order() {
 
 /// Opens the stream; the texts that come.
 async fn follow(bench: &Bench, path: &str, bearer: &str, last: Option<&str>) -> axum::body::BodyDataStream {
-    let mut request = Request::get(path)
-        .header(header::AUTHORIZATION, bearer)
-        .header(header::ACCEPT, "text/event-stream");
+    let mut request =
+        Request::get(path).header(header::AUTHORIZATION, bearer).header(header::ACCEPT, "text/event-stream");
     if let Some(last) = last {
         request = request.header("last-event-id", last);
     }
@@ -247,6 +255,9 @@ async fn sse_after_revocation() {
         while let Some(chunk) = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.unwrap() {
             rest.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
         }
-        assert!(!rest.contains("sync.paused") && !rest.contains("run.cancel_requested"), "told after the key was revoked: {rest}");
+        assert!(
+            !rest.contains("sync.paused") && !rest.contains("run.cancel_requested"),
+            "told after the key was revoked: {rest}"
+        );
     }
 }

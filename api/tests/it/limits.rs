@@ -10,8 +10,8 @@ use freshet_core::{member, model, workspace};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::client::{bench, bench_with, call, get, objects, post};
 use crate::cast::make_run;
+use crate::client::{bench, bench_with, call, get, objects, post};
 
 async fn set(bench: &Bench, limits: &[(&str, Option<i64>)]) {
     let own: Limits = limits.iter().map(|(word, value)| ((*word).to_owned(), *value)).collect();
@@ -117,7 +117,11 @@ async fn requests_at_once_do_not_get_past_a_limit_together() {
     assert_eq!(made, [4, 4, 4, 4, 4, 5]);
     for word in words.into_iter().filter(|word| *word != "destinations") {
         let state = state(&bench, word).await;
-        assert_eq!((&state["value"], &state["used"], &state["warning"]), (&json!(5), &json!(5), &json!(true)), "{state}");
+        assert_eq!(
+            (&state["value"], &state["used"], &state["warning"]),
+            (&json!(5), &json!(5), &json!(true)),
+            "{state}"
+        );
     }
 }
 
@@ -249,13 +253,18 @@ async fn runs_at_once_are_the_plans_where_that_is_less_than_the_workspaces() {
     assert_eq!(run::work::claim(&bench.app.db, 10, "w", 60.0).await.unwrap().len(), 2);
     assert_eq!(state(&bench, "runs_at_once").await["used"], 2);
     set(&bench, &[("runs_at_once", Some(3))]).await;
-    assert_eq!(run::work::claim(&bench.app.db, 10, "w", 60.0).await.unwrap().len(), 1, "its own limit is over the plan's");
+    assert_eq!(
+        run::work::claim(&bench.app.db, 10, "w", 60.0).await.unwrap().len(),
+        1,
+        "its own limit is over the plan's"
+    );
     set(&bench, &[("runs_at_once", None)]).await;
     assert_eq!(run::work::claim(&bench.app.db, 10, "w", 60.0).await.unwrap().len(), 1, "the workspace's own is 4");
 
     let unknown = limit::ops::set(&bench.app, &whole, Some("huge"), None).await.unwrap_err();
     assert_eq!(unknown.code, Code::NotFound);
-    let lines = call(&bench, "GET", "/v1/audit-events?organization=true&action=organization.limits_set", None, &[]).await;
+    let lines =
+        call(&bench, "GET", "/v1/audit-events?organization=true&action=organization.limits_set", None, &[]).await;
     assert_eq!(lines.code(), "auth.scope_missing", "a key of one workspace does not read the organization's log");
 }
 

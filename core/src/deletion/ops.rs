@@ -85,10 +85,22 @@ pub async fn restore(app: &App, caller: &OrganizationCaller, workspace: Workspac
 /// [`Code::Database`]; what is done stays done, and the next call goes on.
 pub async fn erase_due(app: &App) -> Result<usize> {
     let due = store::due(&app.db, app.clock.now(), WORKSPACES).await?;
-    for (organization, workspace) in &due {
-        while erase_step(app, *organization, *workspace, ROWS).await? {}
+    let mut gone = 0;
+    for (organization, workspace) in due {
+        match erase(app, organization, workspace).await {
+            Ok(()) => gone += 1,
+            // One that cannot go does not keep the others.
+            Err(error) => {
+                tracing::warn!(workspace.id = %workspace, error = %error.chain(), "cannot erase a deleted workspace yet");
+            }
+        }
     }
-    Ok(due.len())
+    Ok(gone)
+}
+
+async fn erase(app: &App, organization: OrganizationId, workspace: WorkspaceId) -> Result<()> {
+    while erase_step(app, organization, workspace, ROWS).await? {}
+    Ok(())
 }
 
 /// One step of erasing a workspace, which is one transaction: its secrets, then `rows_max` rows of one kind, at last its own

@@ -104,7 +104,7 @@ pub(crate) async fn destroy_secrets(tx: &mut TenantTx, at: DateTime<Utc>) -> Res
 
 /// Deletes some rows; false when there are none left.
 pub(crate) async fn erase_rows(tx: &mut TenantTx, rows_max: i32) -> Result<bool> {
-    sqlx::query_scalar("select exists (select 1 from erase_rows($1))")
+    sqlx::query_scalar("select erase_rows($1)")
         .bind(rows_max)
         .fetch_one(tx.conn())
         .await

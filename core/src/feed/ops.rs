@@ -29,7 +29,8 @@ impl FeedRequest {
         }
         let kinds: Vec<_> = kinds.unwrap_or_default().split(',').filter(|word| !word.is_empty()).collect();
         for word in &kinds {
-            let begins = |kind: &str| kind.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            let begins =
+                |kind: &str| kind.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
             if !KINDS.iter().any(|(kind, _)| begins(kind)) {
                 let all: Vec<_> = KINDS.iter().map(|(kind, _)| *kind).collect();
                 return Err(Error::invalid("/type", format!("must be among {}, or a noun of these", all.join(", "))));

@@ -147,7 +147,6 @@ fn refuse_over(limit: Limit, value: i64, used: i64) -> Result<()> {
     if used <= value {
         return Ok(());
     }
-    let told =
-        format!("the limit `{}` of the {} is {value}, and {} are used", limit.as_str(), limit.per(), used - 1);
+    let told = format!("the limit `{}` of the {} is {value}, and {} are used", limit.as_str(), limit.per(), used - 1);
     Err(Error::new(Code::QuotaExceeded, told))
 }

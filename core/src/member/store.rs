@@ -36,11 +36,7 @@ pub(crate) struct Access {
 
 /// The roles in a workspace, or in any: at most enough rows to see whether it is one workspace or several. One that is
 /// deleted and can be restored is among them if asked for.
-pub(crate) async fn access(
-    tx: &mut PersonTx,
-    workspace: Option<WorkspaceId>,
-    deleted: bool,
-) -> Result<Vec<Access>> {
+pub(crate) async fn access(tx: &mut PersonTx, workspace: Option<WorkspaceId>, deleted: bool) -> Result<Vec<Access>> {
     sqlx::query_as(
         "select w.id as workspace_id, w.organization_id, m.role, m.workspace_id is null as of_organization,
                 w.state = 'active' as is_active

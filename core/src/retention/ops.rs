@@ -41,12 +41,22 @@ pub struct Pruned {
 pub async fn prune(app: &App) -> Result<Pruned> {
     let (now, mut pruned) = (app.clock.now(), Pruned::default());
     for workspace in store::workspaces(&app.db, now - WORKSPACE_EVERY, AT_A_TIME).await? {
-        if !prune_workspace(app, workspace, now, &mut pruned).await? {
-            return Ok(pruned);
+        match prune_workspace(app, workspace, now, &mut pruned).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(pruned),
+            // One that fails does not keep the others.
+            Err(error) => {
+                tracing::warn!(workspace.id = %workspace, error = %error.chain(), "cannot prune a workspace's history");
+            }
         }
     }
     for organization in store::organizations(&app.db, now - ORGANIZATION_EVERY, AT_A_TIME).await? {
-        pruned.audit_lines += prune_audit(app, organization, now).await?;
+        match prune_audit(app, organization, now).await {
+            Ok(gone) => pruned.audit_lines += gone,
+            Err(error) => {
+                tracing::warn!(organization.id = %organization, error = %error.chain(), "cannot prune an audit log");
+            }
+        }
     }
     pruned.sessions += store::sessions(&app.db, now - TimeDelta::days(FEED_DAYS)).await?;
     Ok(pruned)
@@ -65,7 +75,11 @@ async fn prune_workspace(app: &App, id: WorkspaceId, now: DateTime<Utc>, pruned:
     };
     let of_runs = before(run_days, app.settings.retention_run_days);
     let steps = [
-        (What::Timelines, before(event_days, app.settings.retention_run_event_days).max(of_runs), &mut pruned.timelines),
+        (
+            What::Timelines,
+            before(event_days, app.settings.retention_run_event_days).max(of_runs),
+            &mut pruned.timelines,
+        ),
         (What::Runs, of_runs, &mut pruned.runs),
         (What::Events, now - TimeDelta::days(FEED_DAYS), &mut pruned.events),
     ];

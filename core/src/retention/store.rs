@@ -53,11 +53,13 @@ pub(crate) async fn days(tx: &mut TenantTx) -> Result<(Option<i32>, Option<i32>)
 
 /// Whether nobody else prunes; holds until the transaction ends.
 pub(crate) async fn alone(tx: &mut TenantTx) -> Result<bool> {
-    sqlx::query_scalar("select pg_try_advisory_xact_lock(hashtextextended('freshet prune', 0)) where $1::uuid is not null")
-        .bind(tx.workspace())
-        .fetch_one(tx.conn())
-        .await
-        .map_err(failed("cannot see whether somebody prunes"))
+    sqlx::query_scalar(
+        "select pg_try_advisory_xact_lock(hashtextextended('freshet prune', 0)) where $1::uuid is not null",
+    )
+    .bind(tx.workspace())
+    .fetch_one(tx.conn())
+    .await
+    .map_err(failed("cannot see whether somebody prunes"))
 }
 
 /// Deletes as many as there are, or as go in one transaction; how many.
