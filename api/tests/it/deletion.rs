@@ -8,6 +8,7 @@ use freshet_core::clock::Clock;
 use freshet_core::deletion::ops;
 use freshet_core::error::Code;
 use freshet_core::id::WorkspaceId;
+use freshet_core::operation;
 use freshet_core::run;
 use freshet_core::session;
 use freshet_core::testing::{Bench, workspace};
@@ -67,9 +68,12 @@ async fn a_deleted_workspace_rests_at_once_and_can_be_restored() {
     assert_eq!(by(&bench, &ada, "GET", "/v1/syncs", None).await.code(), "request.workspace_missing");
     assert_eq!(by(&bench, &ada, "GET", &path, None).await.body["state"], "deleting", "she can see that it is");
 
-    // A run that slipped in is not claimed, nor is a question answered.
-    run_sql(&bench, "update run set state = 'queued', finished_at = null, cancel_requested_at = null").await;
+    // A run that slipped in is not claimed, nor is a question.
+    let slips_in = "update run set state = 'queued', finished_at = null, cancel_requested_at = null;
+                    update operation set state = 'pending', finished_at = null, cancel_requested_at = null";
+    run_sql(&bench, slips_in).await;
     assert!(run::work::claim(&bench.app.db, 10, "worker", 60.0).await.unwrap().is_empty());
+    assert!(operation::ops::claim(&bench.app.db, 10, "worker", 60.0).await.unwrap().is_empty());
 
     let again = by(&bench, &ada, "DELETE", &format!("{path}?confirm=acme"), None).await;
     assert_eq!(again.body["workspace"]["delete_after"], deleted.body["workspace"]["delete_after"], "it is not put off");
@@ -78,6 +82,7 @@ async fn a_deleted_workspace_rests_at_once_and_can_be_restored() {
     assert_eq!((restored.status, &restored.body["state"]), (200, &json!("active")), "{}", restored.body);
     assert_eq!(get(&bench, &format!("/v1/runs/{run}")).await.status, 200, "its key works again");
     assert_eq!(run::work::claim(&bench.app.db, 10, "worker", 60.0).await.unwrap().len(), 1);
+    assert!(!operation::ops::claim(&bench.app.db, 10, "worker", 60.0).await.unwrap().is_empty());
     let told = get(&bench, "/v1/audit-events?action=workspace").await.body["data"].clone();
     let told: Vec<_> = told.as_array().unwrap().iter().map(|line| line["action"].as_str().unwrap()).collect();
     assert_eq!(told[..2], ["workspace.restored", "workspace.deleted"]);

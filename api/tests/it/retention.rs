@@ -218,8 +218,16 @@ async fn one_worker_prunes_at_a_time_and_the_other_workspaces_history_stays() {
 }
 
 #[tokio::test]
-async fn sessions_that_ended_go_and_kept_answers_too() {
+async fn sessions_that_ended_go_and_so_do_kept_answers_and_consents_that_nobody_gave() {
     let (bench, _) = standing().await;
+    let consent = "with asked as (
+             insert into consent (workspace_id, id, connection_id, state_hash, redirect_url, expires_at)
+             select workspace_id, gen_random_uuid(), id, sha256('x'), 'http://x', now() from connection
+             returning workspace_id, id)
+         insert into secret (workspace_id, id, owner_id, field, master_key, wrapped_key, ciphertext)
+         select workspace_id, gen_random_uuid(), id, 'verifier', 'test', '', '' from asked";
+    sqlx::raw_sql(consent).execute(&mut admin(&bench).await).await.unwrap();
+    assert_eq!(count(&bench, "secret").await, 2);
     member(&bench, &bench.caller, "ada@acme.example", freshet_core::access::Role::Owner, None).await;
     let origin = freshet_core::session::Origin::default();
     freshet_core::session::ops::sign_in(&bench.app, "ada@acme.example", &secret(PASSWORD), &origin).await.unwrap();
@@ -233,4 +241,9 @@ async fn sessions_that_ended_go_and_kept_answers_too() {
     assert_eq!(prune_after(&bench, 36).await.sessions, 0, "it ended a week after it began, 29 days ago");
     assert_eq!(prune_after(&bench, 2).await.sessions, 1);
     assert_eq!(count(&bench, "idempotency_key").await, 0);
+    assert_eq!(
+        (count(&bench, "consent").await, count(&bench, "secret").await),
+        (0, 1),
+        "the connection keeps its secret"
+    );
 }

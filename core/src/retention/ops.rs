@@ -19,6 +19,9 @@ const AT_A_TIME: i32 = 50;
 /// Days that the feed goes back, and that sessions that ended are kept.
 const FEED_DAYS: i64 = 30;
 
+/// Days that a consent is kept that nobody gave; it was good for minutes.
+const CONSENT_DAYS: i64 = 1;
+
 /// What went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pruned {
@@ -68,6 +71,7 @@ async fn prune_workspace(app: &App, id: WorkspaceId, now: DateTime<Utc>, pruned:
     let (event_days, run_days) = store::days(&mut tx).await?;
     let most = limit::ops::value(&mut tx, Limit::RetentionDays).await?.unwrap_or(i64::MAX);
     idempotency::store::prune(&mut tx).await?;
+    store::consents(&mut tx, now - TimeDelta::days(CONSENT_DAYS)).await?;
     tx.commit().await?;
     let before = |own: Option<i32>, default: u32| {
         let days = own.map_or(i64::from(default), i64::from).min(most);

@@ -78,6 +78,27 @@ pub(crate) async fn prune(tx: &mut TenantTx, what: What, before: DateTime<Utc>) 
         .map_err(failed("cannot prune the history"))
 }
 
+/// Consents that nobody gave in time, with their secrets.
+pub(crate) async fn consents(tx: &mut TenantTx, before: DateTime<Utc>) -> Result<()> {
+    sqlx::query(
+        "with gone as (
+             delete from consent
+             where workspace_id = $1
+               and expires_at < $2
+             returning id
+         )
+         delete from secret
+         where workspace_id = $1
+           and owner_id in (select id from gone)",
+    )
+    .bind(tx.workspace())
+    .bind(before)
+    .execute(tx.conn())
+    .await
+    .map(|_| ())
+    .map_err(failed("cannot prune consents"))
+}
+
 pub(crate) async fn set_pruned(tx: &mut TenantTx, at: DateTime<Utc>) -> Result<()> {
     sqlx::query("update workspace set pruned_at = $2 where workspace_id = $1")
         .bind(tx.workspace())
