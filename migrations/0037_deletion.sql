@@ -217,12 +217,15 @@ end
 $$;
 
 -- The last step: the row of a workspace of which nothing else is left. What it knew comes back for the receipt.
-create function erase_workspace(wanted uuid)
+create function erase_workspace(of_organization uuid, wanted uuid)
 returns table (asked_at timestamptz, asked_kind text, asked_by uuid, erased jsonb)
 language sql volatile security definer set search_path = public, pg_temp
 begin atomic
     delete from workspace as w
-    where w.id = wanted and w.organization_id = current_organization() and w.state = 'erasing'
+    where w.id = wanted
+      and w.organization_id = of_organization
+      and w.organization_id = current_organization()
+      and w.state = 'erasing'
     returning w.delete_asked_at, w.delete_asked_kind, w.delete_asked_by, w.erased;
 end;
 
@@ -231,7 +234,7 @@ declare
     step text;
 begin
     foreach step in array array['workspaces_to_erase(timestamptz, integer)', 'erase_rows(integer)',
-                                'erase_workspace(uuid)'] loop
+                                'erase_workspace(uuid, uuid)'] loop
         execute format('revoke all on function %s from public', step);
         execute format('grant execute on function %s to freshet_app', step);
     end loop;

@@ -1,7 +1,7 @@
 //! What may be done: delete, restore; and what a worker does when the undo period is over.
 
 use chrono::TimeDelta;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Deletion, PROGRESS, TABLES, TOPICS, Untouched, store};
 use crate::access::{Actor, Caller, Credential, OrganizationCaller, Right};
@@ -174,7 +174,7 @@ async fn untouched(tx: &mut crate::db::TenantTx) -> Result<Vec<Untouched>> {
     Ok(found)
 }
 
-fn word<'a>(settings: &'a Map<String, Value>, name: &str, default: &'a str) -> &'a str {
+fn word<'a>(settings: &'a Value, name: &str, default: &'a str) -> &'a str {
     settings.get(name).and_then(Value::as_str).unwrap_or(default)
 }
 

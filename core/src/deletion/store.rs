@@ -2,8 +2,7 @@
 //! `migrations/0037_deletion.sql`.
 
 use chrono::{DateTime, Utc};
-use serde_json::{Map, Value};
-use sqlx::types::Json;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::access::Actor;
@@ -112,7 +111,8 @@ pub(crate) async fn erase_rows(tx: &mut TenantTx, rows_max: i32) -> Result<bool>
 }
 
 pub(crate) async fn erase_workspace(tx: &mut OrganizationTx, id: WorkspaceId) -> Result<Option<Gone>> {
-    sqlx::query_as("select asked_at, asked_kind, asked_by, erased from erase_workspace($1)")
+    sqlx::query_as("select asked_at, asked_kind, asked_by, erased from erase_workspace($1, $2)")
+        .bind(tx.organization())
         .bind(id)
         .fetch_optional(tx.conn())
         .await
@@ -138,8 +138,8 @@ pub(crate) async fn topics(tx: &mut TenantTx) -> Result<Vec<(DestinationId, Vec<
     .map_err(failed("cannot list the topics"))
 }
 
-pub(crate) async fn destinations(tx: &mut TenantTx) -> Result<Vec<(DestinationId, Map<String, Value>)>> {
-    let rows: Vec<(DestinationId, Json<Map<String, Value>>)> = sqlx::query_as(
+pub(crate) async fn destinations(tx: &mut TenantTx) -> Result<Vec<(DestinationId, Value)>> {
+    sqlx::query_as(
         "select d.id, d.settings
          from destination as d
          where d.workspace_id = $1
@@ -151,12 +151,11 @@ pub(crate) async fn destinations(tx: &mut TenantTx) -> Result<Vec<(DestinationId
     .bind(tx.workspace())
     .fetch_all(tx.conn())
     .await
-    .map_err(failed("cannot list the clusters"))?;
-    Ok(rows.into_iter().map(|(id, settings)| (id, settings.0)).collect())
+    .map_err(failed("cannot list the clusters"))
 }
 
-pub(crate) async fn connections(tx: &mut TenantTx) -> Result<Vec<(ConnectionId, String, Map<String, Value>)>> {
-    let rows: Vec<(ConnectionId, String, Json<Map<String, Value>>)> = sqlx::query_as(
+pub(crate) async fn connections(tx: &mut TenantTx) -> Result<Vec<(ConnectionId, String, Value)>> {
+    sqlx::query_as(
         "select c.id, c.kind, c.settings
          from connection as c
          where c.workspace_id = $1
@@ -171,6 +170,5 @@ pub(crate) async fn connections(tx: &mut TenantTx) -> Result<Vec<(ConnectionId, 
     .bind(tx.workspace())
     .fetch_all(tx.conn())
     .await
-    .map_err(failed("cannot list the sources"))?;
-    Ok(rows.into_iter().map(|(id, kind, settings)| (id, kind, settings.0)).collect())
+    .map_err(failed("cannot list the sources"))
 }
