@@ -26,6 +26,8 @@ const WORKSPACE: HeaderName = HeaderName::from_static("freshet-workspace");
 const WHICH: &str = "/v1/me/workspaces";
 /// The trace that a request is part of (W3C Trace Context).
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The paths that may be asked from within a workspace that is deleted: who restores it may have no other.
+const OF_DELETED: [&str; 3] = ["/v1/workspaces", "/v1/workspaces/{id}", "/v1/workspaces/{id}/restore"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("freshet-request-id");
 
 /// Gives each request an id: in its answer, in a problem, in the audit log.
@@ -116,8 +118,13 @@ async fn authenticate(api: &Api, key: &str, headers: &HeaderMap, extensions: &Ex
         return api_key::ops::authenticate(&api.app, key, named).await;
     }
     // Whoever does not know yet which workspaces there are can ask that without naming one.
-    let asks_which = extensions.get::<MatchedPath>().is_some_and(|path| path.as_str() == WHICH);
-    let place = named.map_or(if asks_which { At::Any } else { At::Only }, At::Named);
+    let path = extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let place = match named {
+        named if OF_DELETED.contains(&path) => At::Deleted(named),
+        Some(named) => At::Named(named),
+        None if path == WHICH => At::Any,
+        None => At::Only,
+    };
     personal_token::ops::authenticate(&api.app, key, place).await
 }
 

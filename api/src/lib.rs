@@ -1,8 +1,9 @@
 //! The REST API: JSON under `/v1`, a workspace bound to each key, problem documents, keyset pages.
 //!
-//! Layers, from the outside in: panics, request id, body limit, room, key, rate limits, scopes, waiting, idempotency, routes.
+//! Layers, from the outside in: panics, request id, body limit, room, key, rate limits, scopes, waiting, idempotency, what is to go, routes.
 
 mod auth;
+mod deprecated;
 mod examples;
 mod extract;
 mod idempotency;
@@ -71,6 +72,7 @@ fn v1() -> OpenApiRouter<Api> {
 fn v1_documented() -> (Router<Api>, utoipa::openapi::OpenApi) {
     let (router, mut document) = v1().split_for_parts();
     examples::put(&mut document);
+    deprecated::mark(&mut document, deprecated::GOING);
     (router, document)
 }
 
@@ -95,6 +97,7 @@ pub fn router(app: App, drain: CancellationToken) -> Router {
     let api = Api { app, drain, limits };
     let (v1, document) = v1_documented();
     let keyed = v1
+        .layer(middleware::from_fn_with_state(deprecated::GOING, deprecated::tell))
         .layer(middleware::from_fn_with_state(api.clone(), idempotency::answer_again))
         .layer(middleware::from_fn_with_state(api.clone(), wait::prefer_wait))
         .layer(middleware::from_fn_with_state(scopes::Scopes::of(&document), scopes::require))

@@ -105,6 +105,7 @@ fn status(code: Code) -> StatusCode {
         Code::Conflict
         | Code::WrongState
         | Code::InUse
+        | Code::QuotaExceeded
         | Code::StreamInUse
         | Code::IdempotencyInFlight
         | Code::ConsequenceNotAccepted => StatusCode::CONFLICT,

@@ -135,7 +135,9 @@ rights! {
     MembersWrite = "members:write", Admin;
     /// Make and change workspaces.
     WorkspacesWrite = "workspaces:write", Admin;
-    /// See the organization's settings.
+    /// Delete workspaces, and restore them while that is possible.
+    WorkspacesDelete = "workspaces:delete", Owner;
+    /// See the organization's settings and limits.
     OrganizationRead = "organization:read", Viewer;
     /// Change the organization's settings: how long sessions last, how people sign in.
     OrganizationWrite = "organization:write", Owner;

@@ -445,6 +445,10 @@ fn named_by_constraint(constraint: &str) -> Option<Error> {
         "organization_session_idle_hours_range" => Some(Error::invalid("/session_idle_hours", "must be 1 to 12")),
         "organization_session_hours_range" => Some(Error::invalid("/session_hours", "must be 1 to 168")),
         "organization_egress_allow_length" => Some(Error::invalid("/allow", "must have at most 4000 characters")),
+        "workspace_run_event_days_range" => Some(Error::invalid("/run_event_days", "must be 1 to 3650")),
+        "workspace_run_days_range" => Some(Error::invalid("/run_days", "must be 1 to 3650")),
+        "organization_audit_days_range" => Some(Error::invalid("/audit_days", "must be 90 to 3650")),
+        "plan_name_shape" => Some(Error::invalid("/plan", "must be 1 to 63 of a-z, 0-9 and -, not - first")),
         "organization_slug_shape" | "workspace_slug_shape" => {
             Some(Error::invalid("/slug", "must be 1 to 63 of a-z, 0-9 and -, not - first"))
         }

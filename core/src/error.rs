@@ -246,6 +246,8 @@ codes! {
     Cancelled = "run.cancelled", User, "Start a new run when you want to go on.";
 
     // The installation.
+    /// The organization has as much as its plan lets it have.
+    QuotaExceeded = "platform.quota_exceeded", User, "Remove what is not needed any more, or ask whoever runs the installation to raise the limit; `GET /v1/limits` has them all.";
     /// Freshet's own database does not answer.
     Database = "platform.database", Transient, "Check Freshet's own Postgres; work goes on when it answers.";
     /// A secret cannot be opened.

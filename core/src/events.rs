@@ -22,6 +22,8 @@ pub enum Subject {
     Run,
     /// An operation was asked or answered.
     Operation,
+    /// The feed has something that is not a run's.
+    Feed,
     /// The connection to the database was lost for a while: anything may have changed.
     Anything,
 }
@@ -45,6 +47,7 @@ impl FromStr for Event {
         let subject = match words.next() {
             Some("run") => Subject::Run,
             Some("operation") => Subject::Operation,
+            Some("event") => Subject::Feed,
             _ => return Err(()),
         };
         let mut id = || words.next().and_then(|word| Uuid::parse_str(word).ok()).ok_or(());

@@ -190,6 +190,8 @@ ids! {
     DeadLetterGroupId = "dlg";
     /// A consent that a person is asked for.
     ConsentId = "cns";
+    /// One line of the feed.
+    EventId = "evt";
     /// One line of the audit log.
     AuditEventId = "aud";
     /// One HTTP request.

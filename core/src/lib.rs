@@ -20,6 +20,8 @@ pub mod connector;
 pub mod app;
 pub mod access;
 pub mod audit;
+pub mod feed;
+pub mod limit;
 pub mod workspace;
 pub mod organization;
 pub mod api_key;
@@ -35,6 +37,8 @@ pub mod run;
 pub mod usage;
 pub mod operation;
 pub mod consent;
+pub mod deletion;
 pub mod idempotency;
+pub mod retention;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -141,6 +141,14 @@ settings! {
     retry_max_s: f64 = "1800";
     /// Attempts in a row without progress after which a run fails.
     retry_fruitless_max: i32 = "8";
+    /// Days for which a workspace that is deleted can be restored; then its secrets are destroyed and its rows go.
+    workspace_undo_days: u32 = "7";
+    /// Days that the timeline of a run is kept, where the workspace does not say.
+    retention_run_event_days: u32 = "30";
+    /// Days that a run is kept, where the workspace does not say; its day's usage stays.
+    retention_run_days: u32 = "400";
+    /// Days that a line of the audit log is kept, where the organization does not say.
+    retention_audit_days: u32 = "400";
     /// Rows of one chunk, which is one Kafka transaction, at most.
     chunk_rows_max: usize = "10000";
     /// Bytes of one chunk, at most; memory for three chunks is held per run.

@@ -5,9 +5,11 @@ mod api_keys;
 mod audit_events;
 mod connections;
 mod destinations;
+mod events;
 pub(crate) mod callback;
 pub(crate) mod health;
 mod kinds;
+mod limits;
 mod members;
 mod models;
 mod operations;
@@ -45,6 +47,8 @@ pub(crate) fn v1() -> OpenApiRouter<Api> {
         .merge(syncs::routes())
         .merge(runs::routes())
         .merge(usage::routes())
+        .merge(limits::routes())
+        .merge(events::routes())
         .merge(operations::routes())
         .merge(api_keys::routes())
         .merge(audit_events::routes())

@@ -25,11 +25,11 @@ use crate::extract::{Path, Query};
 use crate::problem::Problem;
 
 /// How often a silent stream says that it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a stream lasts; the client connects again from where it was.
-const STREAM_MAX: Duration = Duration::from_secs(15 * 60);
+pub(super) const STREAM_MAX: Duration = Duration::from_secs(15 * 60);
 /// How often a stream looks by itself, should a notification be lost.
-const LOOK: Duration = Duration::from_secs(5);
+pub(super) const LOOK: Duration = Duration::from_secs(5);
 
 pub(crate) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -241,7 +241,8 @@ impl Lines {
             if !std::mem::take(&mut self.first) && !self.changed(until).await {
                 return (Vec::new(), true);
             }
-            // Read under the rights that the key has now; a failure ends the stream, and the client connects again.
+            // Read by what the key may by now: one that was revoked ends the stream. So does any failure, and the client
+            // connects again.
             let Ok((events, run)) = self.read().await else { return (Vec::new(), true) };
             let ended = run.state.is_final() && events.len() < 200;
             let mut sent: Vec<_> = events.iter().filter_map(line).collect();

@@ -45,6 +45,7 @@ pub async fn walk(bench: &Bench) {
         ("invitations", invitation),
         ("sessions", session),
         ("personal-tokens", token_id),
+        ("workspaces", bench.caller.workspace.to_string()),
     ]);
     // People who own another organization, and another workspace of this one: no right is lacking there.
     let (theirs, their_key) = workspace(&bench.app, "stranger").await;

@@ -12,6 +12,7 @@ use crate::db::TenantTx;
 use crate::error::{Code, Error, Result};
 use crate::id::{ApiKeyId, ServiceAccountId, WorkspaceId};
 use crate::key_text;
+use crate::limit::{self, Limit};
 use crate::page::{Page, PageRequest};
 
 /// Days that a key may last, at most.
@@ -140,6 +141,7 @@ pub async fn create_account(app: &App, caller: &Caller, name: &str) -> Result<Se
     let changes = json!({ "name": name });
     let action = "service_account.created";
     record(&mut tx, caller, Entry { action, target_kind: "service_account", target: id.uuid(), changes }).await?;
+    limit::ops::keep_within(&mut tx, Limit::ServiceAccounts).await?;
     let made = account(&mut tx, id).await?;
     tx.commit().await?;
     Ok(made)
@@ -260,6 +262,10 @@ async fn insert(
         "service_account": account, "scopes": scopes, "of_organization": grant.of_organization, "expires_at": expires_at,
     });
     record(tx, caller, entry("api_key.created", new.id, changes)).await?;
+    // One that takes another's place is no more than before.
+    if rolled_from.is_none() {
+        limit::ops::keep_within(tx, Limit::ApiKeys).await?;
+    }
     let key = store::get(tx, new.id).await?.ok_or_else(|| Error::not_found("key"))?;
     Ok(NewKey { key, text: drawn.parse().unwrap_or_default() })
 }

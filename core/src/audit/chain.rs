@@ -10,8 +10,10 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::ops::{Entry, record_in_organization};
 use super::{AuditRow, store};
 use crate::access::{OrganizationCaller, Right};
 use crate::app::App;
@@ -119,6 +121,7 @@ pub async fn check_due(app: &App) -> Result<Vec<(OrganizationId, String)>> {
 /// [`Code::Database`].
 pub async fn check(app: &App, organization: OrganizationId) -> Result<Option<String>> {
     let mut tx = app.db.organization(organization).await?;
+    store::hold_from_pruning(&mut tx, true).await?;
     let (mut seq, mut hash) = store::pruned(&mut tx).await?.unwrap_or((0, ZEROS.to_vec()));
     let (mut links, mut finding) = (0, None);
     while finding.is_none() {
@@ -143,6 +146,43 @@ pub async fn check(app: &App, organization: OrganizationId) -> Result<Option<Str
     store::note_check(&mut tx, links, finding.as_deref()).await?;
     tx.commit().await?;
     Ok(finding)
+}
+
+/// Prunes an organization's log of what was written before a moment; how many lines. What is left is a chain still: it
+/// begins with the number and the hash of the last link that went, and a line says so. The newest line stays, and one that
+/// is missing or has no link stops the pruning: that is the check's to find.
+///
+/// # Errors
+/// [`Code::Database`].
+pub async fn prune(app: &App, organization: OrganizationId, before: DateTime<Utc>) -> Result<i64> {
+    let (mut gone, mut reached) = (0, None);
+    loop {
+        let mut tx = app.db.organization(organization).await?;
+        store::hold_from_pruning(&mut tx, false).await?;
+        let (seq, _) = store::pruned(&mut tx).await?.unwrap_or((0, Vec::new()));
+        let page = store::links(&mut tx, seq, ROWS).await?;
+        let old = |link: &&Linked| link.line.as_ref().is_some_and(|line| line.at < before);
+        let mut old: Vec<_> = page.iter().take_while(old).collect();
+        if old.len() == page.len() && (page.len() as i64) < ROWS {
+            old.pop();
+        }
+        let Some(last) = old.last() else { break };
+        gone += store::prune(&mut tx, last.seq).await?;
+        reached = Some((last.seq, last.hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()));
+        tx.commit().await?;
+        if (old.len() as i64) < ROWS {
+            break;
+        }
+    }
+    if let Some((seq, hash)) = reached {
+        let changes = json!({ "lines": gone, "seq": seq, "hash": hash });
+        let target = organization.uuid();
+        let entry = Entry { action: "audit.pruned", target_kind: "organization", target, changes };
+        let mut tx = app.db.organization(organization).await?;
+        record_in_organization(&mut tx, &OrganizationCaller::command(organization), entry).await?;
+        tx.commit().await?;
+    }
+    Ok(gone)
 }
 
 fn wrong(organization: OrganizationId, seq: i64, before: &[u8], link: &Linked) -> Result<Option<String>> {

@@ -264,3 +264,25 @@ pub(crate) async fn last_check(tx: &mut OrganizationTx) -> Result<Checked> {
     .await
     .map_err(failed("cannot read the last check"))
 }
+
+/// Whoever checks keeps the chain from being pruned until its transaction ends, and whoever prunes is alone.
+pub(crate) async fn hold_from_pruning(tx: &mut OrganizationTx, shared: bool) -> Result<()> {
+    let lock = if shared { "pg_advisory_xact_lock_shared" } else { "pg_advisory_xact_lock" };
+    let hold = format!("select {lock}(hashtextextended('freshet audit prune ' || $1::text, 0))");
+    sqlx::query(AssertSqlSafe(hold))
+        .bind(tx.organization())
+        .execute(tx.conn())
+        .await
+        .map(|_| ())
+        .map_err(failed("cannot hold the audit log's chain"))
+}
+
+/// Deletes the links up to one, with their lines, and keeps where the chain goes on from.
+pub(crate) async fn prune(tx: &mut OrganizationTx, upto: i64) -> Result<i64> {
+    sqlx::query_scalar("select prune_audit($2) where $1::uuid is not null")
+        .bind(tx.organization())
+        .bind(upto)
+        .fetch_one(tx.conn())
+        .await
+        .map_err(failed("cannot prune the audit log"))
+}

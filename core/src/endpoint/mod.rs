@@ -17,6 +17,7 @@ use crate::access::Right;
 use crate::connector::{Field, Registry, Step};
 use crate::error::Result;
 use crate::id::{ConnectionId, DestinationId};
+use crate::limit::Limit;
 
 /// Which end: its table, its words, its rights, its kinds.
 pub trait End: Send + Sync + Sized + 'static {
@@ -28,6 +29,8 @@ pub trait End: Send + Sync + Sized + 'static {
     const READ: Right;
     /// The right to change it.
     const WRITE: Right;
+    /// How many there may be.
+    const LIMIT: Limit;
     /// What counts its users: the table and column that refer to it, and their word.
     const USED_BY: (&'static str, &'static str);
 
@@ -60,6 +63,7 @@ impl End for Connection {
     const NOUN: &'static str = "connection";
     const READ: Right = Right::ConnectionsRead;
     const WRITE: Right = Right::ConnectionsWrite;
+    const LIMIT: Limit = Limit::Connections;
     const USED_BY: (&'static str, &'static str) = ("model", "connection_id = $2 and archived_at is null");
 
     fn draw() -> ConnectionId {
@@ -84,6 +88,7 @@ impl End for Destination {
     const NOUN: &'static str = "destination";
     const READ: Right = Right::DestinationsRead;
     const WRITE: Right = Right::DestinationsWrite;
+    const LIMIT: Limit = Limit::Destinations;
     const USED_BY: (&'static str, &'static str) = ("sync", "destination_id = $2 and state <> 'archived'");
 
     fn draw() -> DestinationId {

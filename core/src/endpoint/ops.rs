@@ -13,13 +13,14 @@ use crate::connector::{KEPT_SECRET, LockedSecret, SecretKeeper, Step};
 use crate::db::TenantTx;
 use crate::error::{Code, Error, Result};
 use crate::id::{ConnectionId, WorkspaceId};
+use crate::limit;
 use crate::page::{Page, PageRequest};
 use crate::secret;
 
 /// Makes one: settings checked by its kind, secrets sealed.
 ///
 /// # Errors
-/// `request.invalid` with the fields at fault, `request.conflict` for a taken name.
+/// `request.invalid` with the fields at fault, `request.conflict` for a taken name, `platform.quota_exceeded`.
 pub async fn create<E: End>(
     app: &App,
     caller: &Caller,
@@ -36,6 +37,7 @@ pub async fn create<E: End>(
     store::insert::<E>(&mut tx, id, kind, name, &settings).await?;
     seal(app, &mut tx, E::uuid(id), &secrets).await?;
     audit::<E>(&mut tx, caller, id, "created", json!({ "kind": kind, "name": name })).await?;
+    limit::ops::keep_within(&mut tx, E::LIMIT).await?;
     let made = read::<E>(&mut tx, id).await?;
     tx.commit().await?;
     Ok(made)

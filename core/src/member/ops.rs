@@ -12,6 +12,7 @@ use crate::db::OrganizationTx;
 use crate::error::{Code, Error, Result};
 use crate::id::{InvitationId, MembershipId, OrganizationId, RequestId, UserId, WorkspaceId};
 use crate::key_text;
+use crate::limit::{self, Limit};
 use crate::mail::Mail;
 use crate::organization;
 use crate::page::{Page, PageRequest};
@@ -31,6 +32,8 @@ pub enum At {
     Only,
     /// Wherever: the question is not about a workspace.
     Any,
+    /// As the first two, be it that the workspace is deleted and can be restored.
+    Deleted(Option<WorkspaceId>),
 }
 
 /// A person as a caller in a workspace.
@@ -39,20 +42,22 @@ pub enum At {
 /// `request.not_found` when they do not belong to the one named; `request.workspace_missing` when none is named and they
 /// belong to several, or to none.
 pub async fn caller(app: &App, (user, by): (UserId, Credential), at: At, request: Option<RequestId>) -> Result<Caller> {
-    let named = match at {
-        At::Named(workspace) => Some(workspace),
-        At::Only | At::Any => None,
+    let (named, deleted) = match at {
+        At::Named(workspace) => (Some(workspace), false),
+        At::Only | At::Any => (None, false),
+        At::Deleted(named) => (named, true),
     };
     let mut tx = app.db.person(user).await?;
-    let roles = store::access(&mut tx, named).await?;
+    let roles = store::access(&mut tx, named, deleted).await?;
     let Some(first) = roles.first() else {
         return Err(match named {
             Some(_) => Error::not_found("workspace"),
             None => Error::new(Code::WorkspaceMissing, "the person belongs to no workspace"),
         });
     };
-    let of_another = roles.iter().any(|role| role.workspace_id != first.workspace_id);
-    if of_another && matches!(at, At::Only) {
+    let of_another =
+        roles.iter().any(|role| role.workspace_id != first.workspace_id && role.is_active == first.is_active);
+    if of_another && !matches!(at, At::Any) {
         return Err(Error::new(Code::WorkspaceMissing, "the person belongs to several workspaces, and none is named"));
     }
     let roles: Vec<_> = roles.iter().filter(|role| role.workspace_id == first.workspace_id).collect();
@@ -205,6 +210,7 @@ pub async fn invite(
         expires_at: app.clock.now() + TimeDelta::days(INVITATION_DAYS),
     };
     let invitation = store::invite(&mut tx, &insert).await?;
+    limit::ops::keep_organization_within(&mut tx, Limit::Members).await?;
     let organization = organization::store::get(&mut tx).await?;
     let changes = json!({ "email": email, "role": role, "workspace": workspace });
     record_in_organization(&mut tx, caller, invitation_entry("invitation.created", invitation.id, changes)).await?;
@@ -321,6 +327,7 @@ async fn take(tx: &mut OrganizationTx, user: UserId, invitation: &Invitation) ->
     let id = MembershipId::new();
     organization::store::insert_member(tx, id, user, invitation.workspace_id, invitation.role).await?;
     store::end_invitation(tx, invitation.id, true).await?;
+    limit::ops::keep_organization_within(tx, Limit::Members).await?;
     let actor = Actor::User { user, by: Credential::None };
     let caller = OrganizationCaller::new(tx.organization(), actor, Vec::new());
     let changes = json!({

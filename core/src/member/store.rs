@@ -31,23 +31,28 @@ pub(crate) struct Access {
     #[sqlx(try_from = "String")]
     pub(crate) role: Role,
     pub(crate) of_organization: bool,
+    pub(crate) is_active: bool,
 }
 
-/// The roles in a workspace, or in any: at most enough rows to see whether it is one workspace or several.
-pub(crate) async fn access(tx: &mut PersonTx, workspace: Option<WorkspaceId>) -> Result<Vec<Access>> {
+/// The roles in a workspace, or in any: at most enough rows to see whether it is one workspace or several. One that is
+/// deleted and can be restored is among them if asked for.
+pub(crate) async fn access(tx: &mut PersonTx, workspace: Option<WorkspaceId>, deleted: bool) -> Result<Vec<Access>> {
     sqlx::query_as(
-        "select w.id as workspace_id, w.organization_id, m.role, m.workspace_id is null as of_organization
+        "select w.id as workspace_id, w.organization_id, m.role, m.workspace_id is null as of_organization,
+                w.state = 'active' as is_active
          from membership as m
          join workspace as w
            on w.organization_id = m.organization_id
           and (m.workspace_id is null or m.workspace_id = w.id)
          where m.user_id = $1
            and ($2::uuid is null or w.id = $2)
-         order by w.id
+           and (w.state = 'active' or $3 and w.state = 'deleting')
+         order by w.state, w.id
          limit 3",
     )
     .bind(tx.user())
     .bind(workspace)
+    .bind(deleted)
     .fetch_all(tx.conn())
     .await
     .map_err(failed("cannot read the person's roles"))
@@ -77,6 +82,7 @@ pub(crate) async fn places(tx: &mut PersonTx) -> Result<Vec<Place>> {
            on w.organization_id = m.organization_id
           and (m.workspace_id is null or m.workspace_id = w.id)
          where m.user_id = $1
+           and w.state = 'active'
          order by o.name, w.name, w.id, {RANK} desc
          limit 1000"
     )))

@@ -11,6 +11,7 @@ use crate::db::TenantTx;
 use crate::endpoint::{Connection, ops as endpoint};
 use crate::error::{Code, Error, Result};
 use crate::id::{ConnectionId, ModelId, ModelVersionId};
+use crate::limit::{self, Limit};
 use crate::page::{Page, PageRequest};
 
 /// Columns of a key, at most.
@@ -37,6 +38,7 @@ pub async fn create(
     store::insert(&mut tx, id, connection, name).await?;
     store::insert_version(&mut tx, id, 1, spec, primary_key, caller.actor.id()).await?;
     audit(&mut tx, caller, id, "model.created", json!({ "name": name, "connection": connection })).await?;
+    limit::ops::keep_within(&mut tx, Limit::Models).await?;
     let model = read(&mut tx, id).await?;
     tx.commit().await?;
     Ok(model)

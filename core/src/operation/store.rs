@@ -42,6 +42,23 @@ pub(crate) async fn insert(
         .map_err(failed("cannot ask the operation"))
 }
 
+/// Cancels every operation of the workspace that has no answer.
+pub(crate) async fn cancel_all(tx: &mut TenantTx) -> Result<()> {
+    sqlx::query(
+        "update operation
+         set cancel_requested_at = now(),
+             state = case when state = 'pending' then 'cancelled' else state end,
+             finished_at = case when state = 'pending' then now() end
+         where workspace_id = $1
+           and state in ('pending', 'running')",
+    )
+    .bind(tx.workspace())
+    .execute(tx.conn())
+    .await
+    .map(|_| ())
+    .map_err(failed("cannot cancel the workspace's operations"))
+}
+
 pub(crate) async fn get(tx: &mut TenantTx, id: OperationId) -> Result<Option<Operation>> {
     let row: Option<OperationRow> = sqlx::query_as(
         "select id, input, state, result, error_code, error_message, created_at, finished_at

@@ -21,6 +21,8 @@ pub struct Organization {
     pub session_idle_hours: i32,
     /// Hours after which every session of its people ends, 1 to 168.
     pub session_hours: i32,
+    /// Days that lines of its audit log are kept; none for as long as the installation has it.
+    pub audit_days: Option<i32>,
     /// Counts its changes.
     pub row_version: i64,
     /// When it was made.
@@ -37,6 +39,10 @@ pub struct OrganizationPatch {
     pub session_idle_hours: Option<i32>,
     /// Hours after which every session of its people ends, 1 to 168; for sessions that begin from now on.
     pub session_hours: Option<i32>,
+    /// Days that lines of its audit log are kept, 90 to 3650; null for as long as the installation has it.
+    #[serde(default, deserialize_with = "crate::workspace::given")]
+    #[schema(value_type = Option<i32>, minimum = 90, maximum = 3650)]
+    pub audit_days: Option<Option<i32>>,
 }
 
 /// Where workers dial for an organization: shown to it, and set by whoever runs the installation.

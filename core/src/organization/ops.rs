@@ -82,6 +82,7 @@ pub async fn update(
         .ok_or_else(|| Error::new(Code::PreconditionFailed, "the organization was changed meanwhile"))?;
     let changes = json!({
         "name": patch.name, "session_idle_hours": patch.session_idle_hours, "session_hours": patch.session_hours,
+        "audit_days": patch.audit_days.flatten(),
     });
     record_in_organization(&mut tx, caller, entry("organization.updated", caller.organization, changes)).await?;
     tx.commit().await?;

@@ -8,7 +8,8 @@ use crate::db::{Db, OrganizationTx, TenantTx, failed};
 use crate::error::Result;
 use crate::id::{MembershipId, OrganizationId, UserId, WorkspaceId};
 
-const ORGANIZATION: &str = "id, slug, name, session_idle_hours, session_hours, row_version, created_at";
+const ORGANIZATION: &str = "id, slug, name, session_idle_hours, session_hours, audit_days, row_version,
+                            created_at";
 
 pub(crate) async fn insert(tx: &mut OrganizationTx, slug: &str, name: &str) -> Result<Organization> {
     let statement = format!("insert into organization (id, slug, name) values ($1, $2, $3) returning {ORGANIZATION}");
@@ -76,6 +77,7 @@ pub(crate) async fn update(
          set name = coalesce($3, name),
              session_idle_hours = coalesce($4, session_idle_hours),
              session_hours = coalesce($5, session_hours),
+             audit_days = case when $6 then $7 else audit_days end,
              row_version = row_version + 1
          where id = $1
            and row_version = $2
@@ -86,6 +88,8 @@ pub(crate) async fn update(
     .bind(&patch.name)
     .bind(patch.session_idle_hours)
     .bind(patch.session_hours)
+    .bind(patch.audit_days.is_some())
+    .bind(patch.audit_days.flatten())
     .fetch_optional(tx.conn())
     .await
     .map_err(failed("cannot change the organization"))

@@ -9,6 +9,7 @@ use crate::audit::ops::{Entry, record};
 use crate::db::TenantTx;
 use crate::error::{Code, Error, Result};
 use crate::id::{RunId, SyncId};
+use crate::limit;
 use crate::page::{Page, PageRequest};
 use crate::sync::{self, SyncState};
 use crate::trace::TraceParent;
@@ -16,7 +17,7 @@ use crate::trace::TraceParent;
 /// Asks for a run; a second trigger gets the run that is already queued. Returns whether it is a new one.
 ///
 /// # Errors
-/// `request.wrong_state` unless the sync is active.
+/// `request.wrong_state` unless the sync is active; `platform.quota_exceeded` when the month's records are spent.
 pub async fn request(app: &App, caller: &Caller, sync_id: SyncId) -> Result<(Run, bool)> {
     caller.may(Right::SyncsRun)?;
     let mut tx = app.db.tenant(caller.workspace).await?;
@@ -25,6 +26,7 @@ pub async fn request(app: &App, caller: &Caller, sync_id: SyncId) -> Result<(Run
         Actor::User { by: Credential::Session(_) | Credential::None, .. } => "manual",
         Actor::Command | Actor::Consent => "command",
     };
+    limit::ops::refuse_spent(&mut tx, app.clock.now()).await?;
     let requested = enqueue(&mut tx, caller, sync_id, trigger, None).await?;
     tx.commit().await?;
     Ok(requested)
@@ -33,7 +35,7 @@ pub async fn request(app: &App, caller: &Caller, sync_id: SyncId) -> Result<(Run
 /// Asks for a run in the place of one that ended without success.
 ///
 /// # Errors
-/// `request.wrong_state` unless the run failed or was cancelled and the sync is active.
+/// `request.wrong_state` unless the run failed or was cancelled and the sync is active; `platform.quota_exceeded`.
 pub async fn retry(app: &App, caller: &Caller, id: RunId) -> Result<(Run, bool)> {
     caller.may(Right::SyncsRun)?;
     let mut tx = app.db.tenant(caller.workspace).await?;
@@ -42,6 +44,7 @@ pub async fn retry(app: &App, caller: &Caller, id: RunId) -> Result<(Run, bool)>
         let told = format!("the run is {}; only one that failed or was cancelled can be retried", run.state.as_str());
         return Err(Error::new(Code::WrongState, told));
     }
+    limit::ops::refuse_spent(&mut tx, app.clock.now()).await?;
     let requested = enqueue(&mut tx, caller, run.sync_id, "retry", Some(id)).await?;
     tx.commit().await?;
     Ok(requested)
@@ -96,6 +99,11 @@ pub async fn cancel(app: &App, caller: &Caller, id: RunId) -> Result<Run> {
     let run = read(&mut tx, id).await?;
     tx.commit().await?;
     Ok(run)
+}
+
+/// Asks every run of a workspace to stop that has not ended; how many.
+pub(crate) async fn cancel_all(tx: &mut TenantTx) -> Result<i64> {
+    store::cancel_all(tx).await
 }
 
 /// One run.

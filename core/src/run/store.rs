@@ -252,6 +252,27 @@ pub(crate) async fn cancel(tx: &mut TenantTx, id: RunId) -> Result<bool> {
     .map_err(failed("cannot cancel the run"))
 }
 
+/// Asks every run of the workspace to stop that has not ended; how many.
+pub(crate) async fn cancel_all(tx: &mut TenantTx) -> Result<i64> {
+    sqlx::query_scalar(
+        "with stopped as (
+             update run
+             set cancel_requested_at = coalesce(cancel_requested_at, now()),
+                 state = case when state in ('queued', 'retry_wait') then 'cancelled' else 'cancelling' end,
+                 finished_at = case when state in ('queued', 'retry_wait') then now() end,
+                 row_version = row_version + 1
+             where workspace_id = $1
+               and state in ('queued', 'retry_wait', 'claimed', 'extracting', 'publishing', 'finalizing', 'cancelling')
+             returning id
+         )
+         select count(*) from stopped",
+    )
+    .bind(tx.workspace())
+    .fetch_one(tx.conn())
+    .await
+    .map_err(failed("cannot cancel the workspace's runs"))
+}
+
 pub(crate) async fn add_event(
     tx: &mut TenantTx,
     id: RunId,

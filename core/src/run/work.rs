@@ -13,6 +13,7 @@ use crate::db::Db;
 use crate::endpoint::{Connection, Destination, ops as endpoint};
 use crate::error::{Class, Code, Error, Result};
 use crate::id::{SyncId, SyncVersionId};
+use crate::limit;
 use crate::metrics;
 use crate::sync::{self, Position, work::Work};
 use crate::trace::TraceParent;
@@ -93,10 +94,14 @@ pub async fn trace(app: &App, claim: &Claim) -> Result<Option<TraceParent>> {
 /// Begins an attempt: writes it down and reads everything it needs.
 ///
 /// # Errors
-/// [`Code::LeaseLost`], [`Code::Vault`].
+/// [`Code::LeaseLost`], [`Code::Vault`]; [`Code::QuotaExceeded`] for a first attempt when the month's records are spent.
 pub async fn start(app: &App, claim: &Claim, worker: &str) -> Result<Started> {
     let mut tx = app.db.tenant(claim.workspace).await?;
     let (sync_id, version_id, own_batch, count_base) = store::sync_version_of(&mut tx, claim).await?;
+    // A run that was begun is not cut: what it sealed goes out.
+    if claim.attempt == 1 {
+        limit::ops::refuse_spent(&mut tx, app.clock.now()).await?;
+    }
     store::insert_attempt(&mut tx, claim, worker).await?;
     store::set_working(&mut tx, claim, RunState::Extracting).await?;
     let work = sync::work::read(&mut tx, sync_id, SyncVersionId::from(version_id)).await?;

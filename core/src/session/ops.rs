@@ -210,3 +210,13 @@ pub async fn reset(app: &App, word: &Secret, new: &Secret) -> Result<UserId> {
     person::told_of(app, user, None, "user.password_reset", &json!({})).await?;
     Ok(user)
 }
+
+/// Asks that the person of a session proved who they are within the last 15 minutes.
+///
+/// # Errors
+/// `auth.proof_too_old`, `request.not_found`.
+pub async fn must_be_recent(app: &App, user: UserId, session: SessionId) -> Result<()> {
+    let mut tx = app.db.person(user).await?;
+    let found = store::get(&mut tx, session).await?.ok_or_else(|| Error::not_found("session"))?;
+    Known { user, session, auth_at: found.auth_at, request: None }.must_be_recent(app)
+}

@@ -12,6 +12,7 @@ use crate::db::TenantTx;
 use crate::endpoint::{Connection, Destination, merge, ops as endpoint};
 use crate::error::{Code, Error, Result};
 use crate::id::{DestinationId, ModelId, SyncId, SyncVersionId};
+use crate::limit::{self, Limit};
 use crate::model::{self, Model};
 use crate::page::{Page, PageRequest};
 use crate::workspace;
@@ -217,7 +218,8 @@ pub async fn confirm_resync(app: &App, caller: &Caller, id: SyncId, how: Resync,
 /// Lets a draft run.
 ///
 /// # Errors
-/// `model.key_missing`, `model.cursor_unsuitable`; `request.wrong_state` while the model is not described.
+/// `model.key_missing`, `model.cursor_unsuitable`; `request.wrong_state` while the model is not described;
+/// `platform.quota_exceeded`.
 pub async fn activate(app: &App, caller: &Caller, id: SyncId) -> Result<Sync> {
     transition(app, caller, id, "sync.activated", SyncState::Active, &[SyncState::Draft]).await
 }
@@ -301,6 +303,9 @@ async fn transition(
         SyncState::Draft | SyncState::Paused => {}
     }
     store::update(&mut tx, id, &current.name, to, current.version).await?;
+    if to == SyncState::Active {
+        limit::ops::keep_within(&mut tx, Limit::ActiveSyncs).await?;
+    }
     audit(&mut tx, caller, id, action, json!({ "from": current.state, "to": to })).await?;
     let sync = read(&mut tx, id).await?;
     tx.commit().await?;

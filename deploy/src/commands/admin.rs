@@ -5,10 +5,11 @@ use std::time::Duration;
 use clap::Subcommand;
 use freshet_core::access::{OrganizationCaller, Right, Role};
 use freshet_core::api_key::{self, ops::Grant};
+use freshet_core::limit::{Limit, Limits};
 use freshet_core::secret::turnover;
 use freshet_core::settings::{Reach, Settings};
 use freshet_core::vault::Vault;
-use freshet_core::{db, organization, user, workspace};
+use freshet_core::{db, deletion, limit, organization, user, workspace};
 use serde_json::json;
 
 use crate::wire;
@@ -29,6 +30,11 @@ pub enum Workspace {
         #[arg(long)]
         organization: Option<String>,
     },
+    /// Restore a workspace that is deleted, within its undo period
+    Restore {
+        /// Its slug, or organization/slug
+        slug: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,6 +52,25 @@ pub enum Organization {
         /// As the installation's settings say, again
         #[arg(long, conflicts_with = "reach")]
         reset: bool,
+    },
+    /// Show the limits of an organization, after setting what is given; prints them as JSON
+    Limits {
+        /// Its slug
+        slug: String,
+        /// Put it on this plan
+        #[arg(long)]
+        plan: Option<String>,
+        /// Set a limit of its own over the plan's: `connections=20`, or `connections=none` to lift it
+        #[arg(long = "set")]
+        set: Vec<String>,
+    },
+    /// Make a plan, or change one for every organization that is on it
+    Plan {
+        /// Its name
+        name: String,
+        /// A limit: `connections=20`; what is not named is not limited
+        #[arg(long = "limit")]
+        limits: Vec<String>,
     },
 }
 
@@ -65,9 +90,24 @@ impl Organization {
                 };
                 println!("{}", serde_json::to_string(&told)?);
             }
+            Self::Limits { slug, plan, set } => {
+                let caller = OrganizationCaller::command(organization::ops::find(&app, &slug).await?);
+                let own = if set.is_empty() { None } else { Some(limits(&set)?) };
+                println!("{}", json!(limit::ops::set(&app, &caller, plan.as_deref(), own.as_ref()).await?));
+            }
+            Self::Plan { name, limits: words } => {
+                let set = limits(&words)?;
+                limit::ops::set_plan(&app, &name, &set).await?;
+                println!("{}", json!({ "plan": name, "limits": set }));
+            }
         }
         Ok(())
     }
+}
+
+/// Limits of the form `word=number` or `word=none`.
+fn limits(words: &[String]) -> anyhow::Result<Limits> {
+    words.iter().map(|word| Ok(Limit::setting(word)?)).collect()
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,6 +188,11 @@ impl Workspace {
                     }
                 };
                 println!("{}", json!({ "id": made, "slug": slug, "name": name }));
+            }
+            Self::Restore { slug } => {
+                let found = workspace::ops::find_deleting(&app, &slug).await?;
+                let caller = OrganizationCaller::command(found.organization_id);
+                println!("{}", json!(deletion::ops::restore(&app, &caller, found.id).await?));
             }
         }
         Ok(())

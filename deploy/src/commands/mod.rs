@@ -32,10 +32,10 @@ enum Role {
     Doctor(doctor::Doctor),
     /// List every setting with its default
     Settings,
-    /// Make and list workspaces
+    /// Make and restore workspaces
     #[command(subcommand)]
     Workspace(admin::Workspace),
-    /// What whoever runs the installation says of an organization
+    /// What whoever runs the installation says of organizations: where workers dial, limits, plans
     #[command(subcommand)]
     Organization(admin::Organization),
     /// Make API keys and master keys

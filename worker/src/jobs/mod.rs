@@ -5,7 +5,7 @@
 //! | `run` | `run_sync`: one attempt at a run | `worker_runs_max` |
 //! | `operation` | `answer_operation`: one question answered | `worker_operations_max` |
 //! | none | `turn_over`: a master key turned over | one worker of all |
-//! | none | `chores`: the audit log linked and checked | one after the other |
+//! | none | `chores`: the audit log linked and checked; deleted workspaces erased, history pruned | one after the other |
 
 mod answer_operation;
 mod chores;
@@ -62,7 +62,8 @@ pub(crate) async fn run(app: App, drain: CancellationToken) -> Result<(), Failed
         .build(answer_operation)
         .run_until(until(drain.clone()));
     let turned_over = turn_over::run(app.clone(), drain.clone());
-    let (runs, operations, (), ()) = tokio::join!(runs, operations, turned_over, chores::run(app, drain));
+    let chores = chores::run(app.clone(), drain.clone());
+    let (runs, operations, (), (), ()) = tokio::join!(runs, operations, turned_over, chores, chores::clear(app, drain));
     tracing::info!(worker = shop.worker, "worker stopped");
     runs.and(operations).map_err(Into::into)
 }
