@@ -154,6 +154,8 @@ codes! {
     SnowflakeConnectionLost = "snowflake.connection_lost", Transient, "Nothing to do: the run goes on from the last committed chunk.";
     /// The statement failed.
     SnowflakeQuery = "snowflake.query_failed", User, "Look the statement up in Snowflake's query history by the handle in the message, and mend what it reports.";
+    /// Snowflake failed within itself: a statement of the same text may succeed a moment later.
+    SnowflakeInternal = "snowflake.internal_error", Transient, "Nothing to do: the run tries again. If it fails each time, ask Snowflake's support with the statement's handle.";
     /// The statement took longer than its limit.
     SnowflakeTimeout = "snowflake.query_timeout", Transient, "Use a larger warehouse, or raise the connection's `statement_timeout_s`.";
     /// Someone cancelled the statement.

@@ -62,6 +62,10 @@ const CHECKS: &[Check] = &[
             "stop_grace_s",
         ],
     },
+    Check {
+        name: "history",
+        settings: &["workspace_undo_days", "retention_run_event_days", "retention_run_days", "retention_audit_days"],
+    },
 ];
 
 /// Settings that every value of their type is right for, and why.

@@ -9,6 +9,28 @@ const CHUNKS: usize = 3;
 
 pub(super) fn look(settings: &Settings, report: &mut Report) {
     report.tell("sizes", sizes(settings, memory_available()));
+    report.tell("history", history(settings));
+}
+
+/// As the same numbers of a workspace and an organization are judged.
+fn history(settings: &Settings) -> Found {
+    let days = [
+        ("RETENTION_RUN_EVENT_DAYS", settings.retention_run_event_days, 1),
+        ("RETENTION_RUN_DAYS", settings.retention_run_days, 1),
+        ("RETENTION_AUDIT_DAYS", settings.retention_audit_days, 90),
+        ("WORKSPACE_UNDO_DAYS", settings.workspace_undo_days, 0),
+    ];
+    if let Some((name, value, least)) = days.iter().find(|(_, value, least)| !(*least..=3_650).contains(value)) {
+        return failure(format!("FRESHET_{name} is {value}"), format!("Give it {least} to 3650 days."));
+    }
+    let [(_, events, _), (_, runs, _), (_, audit, _), (_, undo, _)] = days;
+    if events > runs {
+        return warning(
+            format!("timelines are to stay {events} days and their runs {runs}"),
+            "Set FRESHET_RETENTION_RUN_EVENT_DAYS to FRESHET_RETENTION_RUN_DAYS or less: a run takes its timeline along.",
+        );
+    }
+    fine(format!("runs {runs} days, timelines {events}, the audit log {audit}; a deleted workspace rests {undo}"))
 }
 
 fn sizes(settings: &Settings, available: Option<u64>) -> Found {
@@ -79,7 +101,7 @@ fn memory_available() -> Option<u64> {
 mod tests {
     use freshet_core::settings::Settings;
 
-    use super::sizes;
+    use super::{history, sizes};
     use crate::commands::doctor::State;
 
     #[test]
@@ -97,6 +119,21 @@ mod tests {
 
             assert_eq!(found.0, state, "{name}={value}: {}", found.1);
             assert!(found.1.contains(says), "{name}={value}: {}", found.1);
+        }
+    }
+
+    #[test]
+    fn days_of_history_that_no_workspace_could_have_are_found() {
+        for (name, value, state) in [
+            ("retention_run_days", "400", State::Ok),
+            ("retention_run_days", "20", State::Warning),
+            ("retention_run_event_days", "0", State::Failure),
+            ("retention_audit_days", "89", State::Failure),
+            ("workspace_undo_days", "3651", State::Failure),
+        ] {
+            let found = history(&Settings::with(&[(name, value)]).unwrap());
+
+            assert_eq!(found.0, state, "{name}={value}: {}", found.1);
         }
     }
 }

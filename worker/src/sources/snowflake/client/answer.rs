@@ -109,6 +109,7 @@ impl Refusal {
             "000606" | "000607" => Code::SnowflakeWarehouse,
             "000604" => Code::SnowflakeCancelled,
             "000630" => Code::SnowflakeTimeout,
+            "000603" => Code::SnowflakeInternal,
             "000625" => Code::SnowflakeBusy,
             "000709" => Code::SnowflakeResultGone,
             "390186" | "390189" => Code::SnowflakeRole,
@@ -124,6 +125,7 @@ impl Refusal {
                 "42601" => Code::ModelSyntax,
                 "42S02" | "42S22" | "02000" => Code::ModelObjectMissing,
                 "57014" => Code::SnowflakeCancelled,
+                "XX000" => Code::SnowflakeInternal,
                 _ => Code::SnowflakeQuery,
             },
         }
@@ -192,6 +194,7 @@ mod tests {
         for (code, state, message, ours) in [
             ("000606", "57P03", "No active warehouse selected in the current session.", Code::SnowflakeWarehouse),
             ("000604", "57014", "SQL execution canceled", Code::SnowflakeCancelled),
+            ("000603", "XX000", "SQL execution internal error: incident 42", Code::SnowflakeInternal),
             ("000630", "57014", "Statement reached its statement or warehouse timeout", Code::SnowflakeTimeout),
             ("002003", "02000", "Object 'X' does not exist or not authorized.", Code::ModelObjectMissing),
             ("001003", "42000", "syntax error", Code::ModelSyntax),
