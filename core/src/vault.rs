@@ -7,7 +7,7 @@
 //!
 //! Both layers bind owner and secret id as associated data, so a ciphertext moved to another row does not open. Turning a
 //! master key over re-wraps data keys only. A workspace's secrets are opened in a worker alone: the API holds the vault to
-//! seal; a person's second factor is opened where they sign in.
+//! seal; a person's second factor and the secret of an organization's issuer are opened where people sign in.
 
 use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, Key, KeyInit, Nonce};
@@ -17,7 +17,7 @@ use rand::RngCore;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
-use crate::id::{SecretId, UserId, WorkspaceId};
+use crate::id::{OrganizationId, SecretId, UserId, WorkspaceId};
 use crate::settings::Secret;
 
 const NONCE_LENGTH: usize = 12;
@@ -43,6 +43,7 @@ pub trait Owner: std::fmt::Display + Copy {}
 
 impl Owner for WorkspaceId {}
 impl Owner for UserId {}
+impl Owner for OrganizationId {}
 
 impl Vault {
     /// Reads `name=base64,name=base64`; the first key seals, all open.
@@ -84,7 +85,7 @@ impl Vault {
         &self.keys[0].0
     }
 
-    /// Seals a text for one row of one owner: a workspace, or a person.
+    /// Seals a text for one row of one owner: a workspace, a person, or an organization.
     ///
     /// # Errors
     /// [`Code::Vault`], never for a text under 64 GiB.

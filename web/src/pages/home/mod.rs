@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use freshet_core::access::Credential;
 use freshet_core::error::Error;
 use freshet_core::member::{self, Place};
 use freshet_core::user;
@@ -42,6 +43,6 @@ async fn show(State(web): State<Web>, here: Result<Here, Response>) -> Response 
 
 async fn shown(web: &Web, here: &Here) -> Result<Response, Error> {
     let who = user::ops::get(&web.app, here.known.user).await?.name;
-    let places = member::ops::places(&web.app, here.known.user).await?;
+    let places = member::ops::places(&web.app, (here.known.user, Credential::Session(here.known.session))).await?;
     Ok(page(StatusCode::OK, &Page { who, form_token: here.form_token.clone(), places }))
 }
