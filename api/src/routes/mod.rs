@@ -13,6 +13,7 @@ mod models;
 mod operations;
 mod runs;
 mod sessions;
+mod sso;
 mod syncs;
 mod usage;
 mod workspaces;
@@ -38,6 +39,7 @@ pub(crate) fn v1() -> OpenApiRouter<Api> {
         .merge(access::routes())
         .merge(members::routes())
         .merge(sessions::routes())
+        .merge(sso::routes())
         .merge(kinds::routes())
         .merge(connections::routes())
         .merge(models::routes())

@@ -204,6 +204,10 @@ async fn by_token(
     }
     let verifier = verifier(app, &client_of);
     let claims = token.claims(&verifier, &nonce).map_err(|error| refused("the ID token is refused").caused_by(error))?;
+    // The library leaves this to us.
+    if claims.authorized_party().is_some_and(|party| party.as_str() != connection.client_id) {
+        return Err(refused("the ID token is refused: it is for another party"));
+    }
     if let Some(hash) = claims.access_token_hash() {
         let algorithm = token.signing_alg().map_err(|error| refused("the ID token is refused").caused_by(error))?;
         let key = token.signing_key(&verifier).map_err(|error| refused("the ID token is refused").caused_by(error))?;

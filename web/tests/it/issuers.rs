@@ -90,7 +90,9 @@ impl Issuer {
                     let action = text.split("action=\"").nth(1).unwrap_or_else(|| panic!("no form: {text}"));
                     let action = Url::parse(&url).unwrap().join(action.split('"').next().unwrap()).unwrap();
                     let form = [("prompt", prompt), ("login", login), ("password", "any")];
-                    let request = self.http.post(action.clone()).form(&form);
+                    let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+                    let request = self.http.post(action.clone()).body(form);
+                    let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
                     at = self.follow(action.to_string(), request).await;
                 }
                 Stop::Elsewhere(url) => return url,

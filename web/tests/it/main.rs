@@ -5,5 +5,7 @@
 mod browser;
 mod dns;
 mod doors;
+mod enforced;
 mod issuers;
 mod sso;
+mod sso_refused;

@@ -147,7 +147,7 @@ async fn who_came_by_an_issuer_proves_by_it_that_it_is_still_them() {
 
     // Somebody else's proof is none.
     let away = browser.get(&start).await;
-    let back = issuer.sign_in(away.header("location"), "mallory@acme.example").await;
+    let back = Issuer::new().sign_in(away.header("location"), "mallory@acme.example").await;
     let refused = browser.get(&path(&back)).await;
     assert!(refused.status == 422 && refused.text.contains("somebody else than you"), "{}", refused.text);
 }
