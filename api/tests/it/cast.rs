@@ -62,7 +62,9 @@ impl Operation {
 
     /// Whether it is about a person, and not about a workspace.
     pub fn is_a_persons(&self) -> bool {
-        ["/v1/sessions", "/v1/personal-tokens", "/v1/identities", "/v1/me/workspaces"].iter().any(|path| self.path.starts_with(path))
+        ["/v1/sessions", "/v1/personal-tokens", "/v1/identities", "/v1/me/workspaces"]
+            .iter()
+            .any(|path| self.path.starts_with(path))
     }
 
     /// Whether it wants its right in the whole organization.
@@ -100,6 +102,10 @@ pub fn body(operation: &Operation) -> Option<Value> {
         Some("resync") => json!({"how": "full"}),
         // Refused by its shape, so that nobody's workspaces come to be more.
         Some("workspaces") => json!({"slug": "!"}),
+        Some("domains") => json!({"name": "!"}),
+        Some("sso-connections") => json!({
+            "name": "n", "kind": "oidc", "client_id": "c", "client_secret": "s", "default_role": "viewer",
+        }),
         _ if operation.path.starts_with("/v1/members") => json!({"role": "viewer"}),
         _ => json!({}),
     })

@@ -203,7 +203,8 @@ async fn by_token(
         client_of = client(connection, &metadata, secret, attempt)?;
     }
     let verifier = verifier(app, &client_of);
-    let claims = token.claims(&verifier, &nonce).map_err(|error| refused("the ID token is refused").caused_by(error))?;
+    let claims =
+        token.claims(&verifier, &nonce).map_err(|error| refused("the ID token is refused").caused_by(error))?;
     // The library leaves this to us.
     if claims.authorized_party().is_some_and(|party| party.as_str() != connection.client_id) {
         return Err(refused("the ID token is refused: it is for another party"));

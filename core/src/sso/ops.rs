@@ -84,6 +84,12 @@ pub async fn update(
         Some(domains) => proved(&mut tx, domains).await?,
         None => before.domains.clone(),
     };
+    if let Some(user) = patch.break_glass_user_id {
+        let mut person = app.db.person(user).await?;
+        if store::proofs(&mut person, caller.organization).await?.is_none() {
+            return Err(Error::invalid("/break_glass_user_id", "must be an owner of the whole organization"));
+        }
+    }
     let enforce = patch.enforce.unwrap_or(before.enforce);
     let break_glass = patch.break_glass_user_id.or(before.break_glass_user_id);
     if enforce {
@@ -144,7 +150,8 @@ pub async fn release(app: &App, caller: &OrganizationCaller) -> Result<usize> {
     let mut tx = app.db.organization(caller.organization).await?;
     let released = store::release(&mut tx).await?;
     for id in &released {
-        record_in_organization(&mut tx, caller, entry("sso_connection.released", *id, json!({ "enforce": false }))).await?;
+        record_in_organization(&mut tx, caller, entry("sso_connection.released", *id, json!({ "enforce": false })))
+            .await?;
     }
     tx.commit().await?;
     Ok(released.len())
@@ -229,7 +236,9 @@ async fn refuse_lockout(
     match store::proofs(&mut person, caller.organization).await? {
         None => wrong("the one who is to come in when the issuer fails is no owner of the organization"),
         Some(owner) if owner.has_password && owner.has_second_factor => Ok(()),
-        Some(_) => wrong("the owner who is to come in when the issuer fails needs a password and a second factor first"),
+        Some(_) => {
+            wrong("the owner who is to come in when the issuer fails needs a password and a second factor first")
+        }
     }
 }
 

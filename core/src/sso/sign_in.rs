@@ -305,8 +305,11 @@ impl Place<'_> {
             let name = vouch.name.as_deref().map(str::trim).filter(|name| !name.is_empty());
             let name: String = name.unwrap_or(&email).chars().filter(|letter| !letter.is_control()).take(200).collect();
             let verified_at = Some(self.app.clock.now());
-            user::store::insert(&mut tx, &InsertUser { email: &email, name: &name, verified_at, instance_admin: false })
-                .await?;
+            user::store::insert(
+                &mut tx,
+                &InsertUser { email: &email, name: &name, verified_at, instance_admin: false },
+            )
+            .await?;
         } else if user::store::get(&mut tx).await?.email_verified_at.is_none() {
             // Who set what is there never showed that the address is theirs.
             user::store::forget_proofs(&mut tx).await?;
@@ -382,7 +385,8 @@ impl Place<'_> {
         let token = self.rotate(&mut tx, known).await?;
         tx.commit().await?;
         if is_new {
-            let changes = json!({ "issuer": self.connection.issuer, "sso_connection": self.connection.id, "new": false });
+            let changes =
+                json!({ "issuer": self.connection.issuer, "sso_connection": self.connection.id, "new": false });
             person::told_of(self.app, known.user, known.request, "user.identity_linked", &changes).await?;
         }
         self.note_owner(known.user).await?;

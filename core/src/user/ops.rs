@@ -290,7 +290,8 @@ pub async fn confirm_second_factor(app: &App, user: UserId, code: &str) -> Resul
 pub async fn remove_second_factor(app: &App, user: UserId) -> Result<()> {
     let mut tx = app.db.person(user).await?;
     if store::breaks_glass(&mut tx).await? {
-        let told = "you are the owner who comes in when your organization's issuer fails, and that wants a second factor";
+        let told =
+            "you are the owner who comes in when your organization's issuer fails, and that wants a second factor";
         return Err(Error::new(Code::WrongState, told));
     }
     store::remove_factor(&mut tx).await?;

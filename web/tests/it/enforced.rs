@@ -102,9 +102,13 @@ async fn an_issuers_word_alone_opens_the_organization_but_for_the_owner_who_brea
     let mut bosses = Browser::new(&bench);
     let mut issuer = crate::issuers::Issuer::new();
     assert_eq!(go(&mut bosses, &mut issuer, &start, &boss).await.status, 303);
-    for (who, told) in [(None, "nobody could come in"), (Some(bob_id), "is no owner"), (Some(glass_id), "second factor")] {
+    for (who, told) in [(None, "nobody could come in"), (Some(glass_id), "second factor")] {
         let refused = enforce(who).await.unwrap_err();
         assert!(refused.code == Code::WrongState && refused.message.contains(told), "{told}: {refused}");
+    }
+    for nobody in [bob_id, UserId::new()] {
+        let refused = enforce(Some(nobody)).await.unwrap_err();
+        assert_eq!(refused.fields[0].pointer, "/break_glass_user_id", "an owner, and nobody else");
     }
     let totp = second_factor(&bench, glass_id).await;
     let (by_password, answer) = sign_in(&bench, &bob).await;
@@ -116,7 +120,8 @@ async fn an_issuers_word_alone_opens_the_organization_but_for_the_owner_who_brea
 
     // With the next request what came by a password opens nothing there; what came by the issuer does.
     assert_eq!(caller(&bench, &by_password).await.unwrap_err().code, Code::SsoRequired);
-    let by_token = personal_token::ops::authenticate(&bench.app, token.text.expose(), At::Named(bench.caller.workspace));
+    let by_token =
+        personal_token::ops::authenticate(&bench.app, token.text.expose(), At::Named(bench.caller.workspace));
     assert_eq!(by_token.await.unwrap_err().code, Code::SsoRequired);
     assert!(caller(&bench, &bobs_old).await.unwrap().rights().contains(&Right::SyncsWrite));
     let mut by_password = by_password;
@@ -157,7 +162,8 @@ async fn an_issuers_word_alone_opens_the_organization_but_for_the_owner_who_brea
     let members = member::ops::list(&bench.app, &ops, Default::default()).await.unwrap().data;
     let membership = members.iter().find(|member| member.user_id == glass_id).unwrap();
     let gone = member::ops::remove(&bench.app, &ops, membership.id).await.unwrap_err();
-    let less = member::ops::set_role(&bench.app, &ops, membership.id, membership.row_version, Role::Admin).await.unwrap_err();
+    let less =
+        member::ops::set_role(&bench.app, &ops, membership.id, membership.row_version, Role::Admin).await.unwrap_err();
     let archived = sso::ops::archive(&bench.app, &ops, connection.id).await.unwrap_err();
     for refused in [factor, gone, less, archived] {
         assert_eq!(refused.code, Code::WrongState, "{refused}");
@@ -165,6 +171,29 @@ async fn an_issuers_word_alone_opens_the_organization_but_for_the_owner_who_brea
     // And whoever runs the installation opens it again.
     assert_eq!(sso::ops::release(&bench.app, &ops).await.unwrap(), 1);
     assert!(caller(&bench, &by_password).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_second_factor_is_asked_for_whichever_way_one_comes() {
+    let bench = bench(&[]).await;
+    let (mut issuer, connection) = signed_up(&bench).await;
+    let bob = member(&bench, "bob@acme.example", Role::Editor).await;
+    let totp = second_factor(&bench, bob).await;
+    let mut browser = Browser::new(&bench);
+
+    let start = format!("/sso/start?connection={}&next=/account", connection.id);
+    let half = go(&mut browser, &mut issuer, &start, "bob@acme.example").await;
+    assert_eq!((half.status, half.header("location")), (303, "/second-factor?next=/account"));
+    assert_eq!(browser.get("/account").await.status, 303, "half signed in opens nothing");
+    let page = browser.get("/second-factor?next=/account").await;
+    let code = totp.generate((bench.app.clock.now().timestamp() + 30).unsigned_abs());
+    let through = browser.fill(&page, "/second-factor", &[("code", &code)]).await;
+
+    assert_eq!((through.status, through.header("location")), (303, "/account"));
+    let known = session::ops::find(&bench.app, &token_of(&browser), None).await.unwrap().unwrap();
+    let sessions = session::ops::list(&bench.app, known.user).await.unwrap();
+    assert_eq!(sessions[0].amr, ["fed", "otp"]);
+    assert!(caller(&bench, &browser).await.is_ok());
 }
 
 #[tokio::test]

@@ -300,7 +300,8 @@ pub fn query(url: &str, name: &str) -> Option<String> {
 /// The same address with another value in its query, or without it.
 pub fn with_query(url: &str, name: &str, value: Option<&str>) -> String {
     let mut url = Url::parse(url).unwrap();
-    let others: Vec<(String, String)> = url.query_pairs().filter(|(key, _)| key != name).map(|(key, value)| (key.into(), value.into())).collect();
+    let others: Vec<(String, String)> =
+        url.query_pairs().filter(|(key, _)| key != name).map(|(key, value)| (key.into(), value.into())).collect();
     url.query_pairs_mut().clear().extend_pairs(others);
     if let Some(value) = value {
         url.query_pairs_mut().append_pair(name, value);

@@ -56,7 +56,8 @@ async fn an_address_leads_to_the_organizations_issuer_and_from_there_in() {
 
     // The next time it is the same person, who was asked for nothing else.
     browser.cookie.clear();
-    let again = go(&mut browser, &mut issuer, &format!("/sso/start?connection={}", connection.id), "ada@acme.example").await;
+    let again =
+        go(&mut browser, &mut issuer, &format!("/sso/start?connection={}", connection.id), "ada@acme.example").await;
     assert_eq!((again.status, again.header("location")), (303, "/"));
     let members = member::ops::list(&bench.app, &owner(&bench), Default::default()).await.unwrap();
     assert_eq!(members.data.len(), 1);
@@ -134,7 +135,11 @@ async fn who_came_by_an_issuer_proves_by_it_that_it_is_still_them() {
     assert_eq!(late.header("location"), "/prove?next=/account");
     let page = browser.get("/prove?next=/account").await;
     let start = format!("/sso/start?connection={}&again=1&next=/account", connection.id);
-    assert!(page.text.contains(&start.replace('&', "&#38;")) && !page.text.contains("action=\"/prove\""), "{}", page.text);
+    assert!(
+        page.text.contains(&start.replace('&', "&#38;")) && !page.text.contains("action=\"/prove\""),
+        "{}",
+        page.text
+    );
 
     bench.app.clock.wind(chrono::TimeDelta::minutes(-16));
     let away = browser.get(&start).await;
@@ -239,9 +244,7 @@ async fn github_vouches_by_its_number_and_its_primary_proved_address() {
     let github = Hostile::start().await;
     let connection = connect(&bench, SsoKind::Github, &github.url(), CLIENT).await;
     let start = format!("/sso/start?connection={}", connection.id);
-    let address = |email: &str, primary: bool, verified: bool| {
-        serde_json::json!({ "email": email, "primary": primary, "verified": verified })
-    };
+    let address = |email: &str, primary: bool, verified: bool| serde_json::json!({ "email": email, "primary": primary, "verified": verified });
     let come = async |code: &str, emails: Vec<serde_json::Value>| {
         github.say(Says { claims: emails.into(), ..Says::default() });
         let mut browser = Browser::new(&bench);
@@ -253,7 +256,8 @@ async fn github_vouches_by_its_number_and_its_primary_proved_address() {
     };
 
     let unproved = come("good", vec![address("ada@acme.example", true, false)]).await;
-    let secondary = come("good", vec![address("ada@acme.example", false, true), address("a@b.example", true, true)]).await;
+    let secondary =
+        come("good", vec![address("ada@acme.example", false, true), address("a@b.example", true, true)]).await;
     let bad = come("bad", vec![address("ada@acme.example", true, true)]).await;
     let good = come("good", vec![address("a@b.example", false, true), address("ada@acme.example", true, true)]).await;
 
@@ -320,8 +324,7 @@ async fn the_clients_secret_is_sealed_and_its_wrapping_can_be_turned_over() {
     let made = connect(&bench, SsoKind::Oidc, &hostile.url(), CLIENT).await;
     assert!(!serde_json::to_string(&made).unwrap().contains(CLIENT.1));
     let mut admin = <sqlx::PgConnection as sqlx::Connection>::connect(&bench.admin_url).await.unwrap();
-    let stored: String =
-        sqlx::query_scalar("select s::text from sso_secret as s").fetch_one(&mut admin).await.unwrap();
+    let stored: String = sqlx::query_scalar("select s::text from sso_secret as s").fetch_one(&mut admin).await.unwrap();
     let hex: String = CLIENT.1.bytes().map(|byte| format!("{byte:02x}")).collect();
     assert!(!stored.contains(CLIENT.1) && !stored.contains(&hex));
 

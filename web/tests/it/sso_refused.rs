@@ -85,7 +85,9 @@ async fn a_redirect_uri_that_is_not_ours_to_the_letter() {
     let ours = query(away.header("location"), "redirect_uri").unwrap();
     assert_eq!(ours, format!("{}/sso/callback", bench.app.settings.public_url()));
 
-    for other in [format!("{ours}/"), format!("{ours}?next=/"), ours.replace("/sso", "/evil"), "http://evil.example/".into()] {
+    for other in
+        [format!("{ours}/"), format!("{ours}?next=/"), ours.replace("/sso", "/evil"), "http://evil.example/".into()]
+    {
         let url = with_query(away.header("location"), "redirect_uri", Some(&other));
         match issuer.open(&url).await {
             crate::issuers::Stop::Page(_, text) => assert!(text.contains("redirect_uri"), "{other}: {text}"),
@@ -244,7 +246,10 @@ async fn an_issuer_whose_documents_are_not_its_own() {
     let long = format!("{{\"issuer\": \"{}\"}}", "x".repeat(300_000));
     let says = [
         ("issuer of another", Says { metadata: json!({ "issuer": "https://login.acme.example" }), ..Says::default() }),
-        ("endpoint without TLS", Says { metadata: json!({ "token_endpoint": "http://10.0.0.1/token" }), ..Says::default() }),
+        (
+            "endpoint without TLS",
+            Says { metadata: json!({ "token_endpoint": "http://10.0.0.1/token" }), ..Says::default() },
+        ),
         ("long", Says { body: Some((StatusCode::OK, long)), ..Says::default() }),
         ("no JSON", Says { body: Some((StatusCode::OK, "<html>".into())), ..Says::default() }),
         ("failing", Says { body: Some((StatusCode::INTERNAL_SERVER_ERROR, String::new())), ..Says::default() }),
@@ -273,15 +278,32 @@ async fn ssrf_by_the_issuer() {
     let port = victim.url().rsplit(':').next().unwrap().to_owned();
     let mut pages = Vec::new();
     for (number, host) in [
-        "http://127.0.0.1", "https://127.0.0.1", "https://localhost", "http://localhost", "https://[::1]",
-        "https://[::ffff:127.0.0.1]", "https://0.0.0.0", "https://2130706433", "https://0x7f000001", "https://0177.0.0.1",
-        "https://127.1", "https://169.254.169.254", "https://[64:ff9b::7f00:1]",
+        "http://127.0.0.1",
+        "https://127.0.0.1",
+        "https://localhost",
+        "http://localhost",
+        "https://[::1]",
+        "https://[::ffff:127.0.0.1]",
+        "https://0.0.0.0",
+        "https://2130706433",
+        "https://0x7f000001",
+        "https://0177.0.0.1",
+        "https://127.1",
+        "https://169.254.169.254",
+        "https://[64:ff9b::7f00:1]",
     ]
     .into_iter()
     .enumerate()
     {
-        let connection =
-            connect_of(&bench, &owner(&bench), "acme.example", SsoKind::Oidc, &format!("{host}:{port}/{number}"), CLIENT).await;
+        let connection = connect_of(
+            &bench,
+            &owner(&bench),
+            "acme.example",
+            SsoKind::Oidc,
+            &format!("{host}:{port}/{number}"),
+            CLIENT,
+        )
+        .await;
         let page = Browser::new(&bench).get(&format!("/sso/start?connection={}", connection.id)).await;
         assert_eq!(page.status, 502, "{host}: {}", page.text);
         pages.push(page.text);
@@ -289,7 +311,11 @@ async fn ssrf_by_the_issuer() {
     assert_eq!(victim.requests(), 0);
     pages.dedup();
     assert_eq!(pages.len(), 1, "the same words, whatever is there: {pages:?}");
-    for (number, none) in ["http://10.0.0.1", "ftp://acme.example", "https://user@acme.example", "acme", "https://a.example/?x"].into_iter().enumerate() {
+    for (number, none) in
+        ["http://10.0.0.1", "ftp://acme.example", "https://user@acme.example", "acme", "https://a.example/?x"]
+            .into_iter()
+            .enumerate()
+    {
         let new = freshet_core::sso::SsoConnectionNew {
             name: number.to_string(),
             kind: SsoKind::Oidc,
@@ -323,7 +349,13 @@ async fn ssrf_by_the_endpoints_of_an_issuers_metadata() {
             },
         ),
         ("redirect", Says { redirect: Some(format!("{url}/.well-known/openid-configuration")), ..Says::default() }),
-        ("a name", Says { metadata: json!({ "token_endpoint": url.replace("127.0.0.1", "localhost") + "/token" }), ..Says::default() }),
+        (
+            "a name",
+            Says {
+                metadata: json!({ "token_endpoint": url.replace("127.0.0.1", "localhost") + "/token" }),
+                ..Says::default()
+            },
+        ),
     ];
     for (name, says) in ways {
         let hostile = Hostile::start_at("127.0.0.2").await;

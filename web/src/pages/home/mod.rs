@@ -25,6 +25,8 @@ struct Page {
     who: String,
     form_token: String,
     places: Vec<Place>,
+    /// Whether another organization's issuer vouched for them: then their own proof opens the rest.
+    confined: bool,
 }
 
 async fn show(State(web): State<Web>, here: Result<Here, Response>) -> Response {
@@ -44,5 +46,6 @@ async fn show(State(web): State<Web>, here: Result<Here, Response>) -> Response 
 async fn shown(web: &Web, here: &Here) -> Result<Response, Error> {
     let who = user::ops::get(&web.app, here.known.user).await?.name;
     let places = member::ops::places(&web.app, (here.known.user, Credential::Session(here.known.session))).await?;
-    Ok(page(StatusCode::OK, &Page { who, form_token: here.form_token.clone(), places }))
+    let confined = here.known.confined_to.is_some();
+    Ok(page(StatusCode::OK, &Page { who, form_token: here.form_token.clone(), places, confined }))
 }

@@ -144,7 +144,8 @@ async fn proof_page(web: &Web, here: &Here, next: &str, wrong: Option<Error>) ->
     let read = async {
         let person = user::ops::get(&web.app, here.known.user).await?;
         // Somebody else's issuer proves nothing about the person themselves.
-        let by_issuer = here.known.confined_to.is_none() && !identity::ops::list(&web.app, here.known.user).await?.is_empty();
+        let by_issuer =
+            here.known.confined_to.is_none() && !identity::ops::list(&web.app, here.known.user).await?.is_empty();
         let doors = if by_issuer { doors_of_person(&web.app, here.known.user).await? } else { Vec::new() };
         Ok::<_, Error>((person, doors))
     };

@@ -144,7 +144,7 @@ struct Back {
 async fn returned(
     State(web): State<Web>,
     here: Result<Here, Response>,
-    From(origin, ip): From,
+    From(origin, _): From,
     headers: HeaderMap,
     Query(back): Query<Back>,
 ) -> Response {
@@ -152,11 +152,8 @@ async fn returned(
     let returned =
         Returned { state: &back.state, code: back.code.0, iss: back.iss.as_deref(), error: back.error.as_deref() };
     let known = here.ok().map(|here| here.known);
-    let came = match web.doors.knock(ip) {
-        Ok(()) => come_back(&web.app, &word, &returned, known.as_ref(), &origin).await,
-        Err(error) => Err(error),
-    };
-    let mut response = match came {
+    // Who has no sign-in on its way is turned away before anybody is asked: there is nothing to knock at.
+    let mut response = match come_back(&web.app, &word, &returned, known.as_ref(), &origin).await {
         Ok((Came::In(begun), next)) => enter(&web, &begun, local(Some(&next))),
         Ok((Came::Linked(token) | Came::Proved(token), next)) => {
             let mut response = Redirect::to(local(Some(&next))).into_response();
