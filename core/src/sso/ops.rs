@@ -235,6 +235,10 @@ async fn refuse_lockout(
     let mut person = app.db.person(user).await?;
     match store::proofs(&mut person, caller.organization).await? {
         None => wrong("the one who is to come in when the issuer fails is no owner of the organization"),
+        // What is set while the address is not proved is forgotten when an issuer proves it.
+        Some(owner) if !owner.has_proved_address => wrong(
+            "the owner who is to come in when the issuer fails needs a proved address first: by mail, or by linking",
+        ),
         Some(owner) if owner.has_password && owner.has_second_factor => Ok(()),
         Some(_) => {
             wrong("the owner who is to come in when the issuer fails needs a password and a second factor first")

@@ -382,6 +382,11 @@ impl Place<'_> {
         let mut tx = self.app.db.person(known.user).await?;
         let email = vouch.email.as_deref();
         let is_new = identity::store::note(&mut tx, &self.connection.issuer, &vouch.subject, email).await?;
+        let own = user::store::get(&mut tx).await?.email;
+        let is_own = email.is_some_and(|email| email.trim().eq_ignore_ascii_case(&own));
+        if is_own && self.speaks_for(&own).await?.is_some() {
+            user::store::set_verified(&mut tx).await?;
+        }
         let token = self.rotate(&mut tx, known).await?;
         tx.commit().await?;
         if is_new {

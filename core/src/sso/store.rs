@@ -260,6 +260,7 @@ pub(crate) async fn set_wrapped_key(
 pub(crate) struct OwnerRow {
     pub(crate) has_password: bool,
     pub(crate) has_second_factor: bool,
+    pub(crate) has_proved_address: bool,
 }
 
 /// What an owner proves themselves by: asked of the person's own rows, as the person.
@@ -267,8 +268,10 @@ pub(crate) async fn proofs(tx: &mut PersonTx, organization: OrganizationId) -> R
     sqlx::query_as(
         "select exists (select 1 from password as p where p.user_id = m.user_id) as has_password,
                 exists (select 1 from totp as t
-                        where t.user_id = m.user_id and t.confirmed_at is not null) as has_second_factor
+                        where t.user_id = m.user_id and t.confirmed_at is not null) as has_second_factor,
+                u.email_verified_at is not null as has_proved_address
          from membership as m
+         join app_user as u on u.id = m.user_id
          where m.user_id = $1
            and m.organization_id = $2
            and m.workspace_id is null

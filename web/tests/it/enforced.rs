@@ -175,14 +175,15 @@ async fn an_issuers_word_alone_opens_the_organization_but_for_the_owner_who_brea
 
 #[tokio::test]
 async fn a_second_factor_is_asked_for_whichever_way_one_comes() {
-    let bench = bench(&[]).await;
+    let bob = format!("bob.{}@acme.example", freshet_core::id::RequestId::new());
+    let smtp = surroundings("FRESHET_TEST_SMTP");
+    let bench = bench(&[("smtp_url", &smtp), ("mail_from", "Freshet <freshet@acme.example>")]).await;
     let (mut issuer, connection) = signed_up(&bench).await;
-    let bob = member(&bench, "bob@acme.example", Role::Editor).await;
-    let totp = second_factor(&bench, bob).await;
+    let totp = second_factor(&bench, member(&bench, &bob, Role::Editor).await).await;
     let mut browser = Browser::new(&bench);
 
     let start = format!("/sso/start?connection={}&next=/account", connection.id);
-    let half = go(&mut browser, &mut issuer, &start, "bob@acme.example").await;
+    let half = go(&mut browser, &mut issuer, &start, &bob).await;
     assert_eq!((half.status, half.header("location")), (303, "/second-factor?next=/account"));
     assert_eq!(browser.get("/account").await.status, 303, "half signed in opens nothing");
     let page = browser.get("/second-factor?next=/account").await;

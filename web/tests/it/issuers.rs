@@ -213,7 +213,7 @@ impl Hostile {
     }
 
     fn claims(&self, nonce: &str, audience: &str) -> Value {
-        let now = chrono::Utc::now().timestamp();
+        let now = freshet_core::clock::Clock::system().now().timestamp();
         let honest = json!({
             "iss": self.url(), "sub": "7", "aud": audience, "nonce": nonce, "iat": now, "exp": now + 300,
             "email": "ada@acme.example", "email_verified": true, "name": "Ada",

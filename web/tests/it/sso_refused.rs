@@ -10,6 +10,9 @@ use crate::browser::{Browser, Page, bench};
 use crate::issuers::{CLIENT, Hostile, Issuer, Says, connect, connect_of, encode, owner, path, query, with_query};
 use crate::sso::{go, hostiles_answer, signed_up};
 
+/// How a hostile issuer signs.
+type Sign = fn(&str) -> String;
+
 fn refused(page: &Page, told: &str) {
     assert!(page.status == 422 && page.text.contains(told), "{} instead of {told}: {}", page.status, page.text);
     assert!(page.header("set-cookie").contains("Max-Age=0"), "the attempt is over");
@@ -186,7 +189,7 @@ async fn with_token(bench: &freshet_core::testing::Bench, says: Says) -> Page {
 #[tokio::test]
 async fn an_id_token_that_is_not_what_was_asked_for() {
     let bench = bench(&[]).await;
-    let now = chrono::Utc::now().timestamp();
+    let now = freshet_core::clock::Clock::system().now().timestamp();
     let claims: [(&str, Value); 12] = [
         ("iss of another", json!({ "iss": "https://login.acme.example" })),
         ("aud of another", json!({ "aud": "somebody-else" })),
@@ -212,7 +215,7 @@ async fn an_id_token_that_is_not_what_was_asked_for() {
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, CLIENT.1.as_bytes());
         encode(ring::hmac::sign(&key, signed.as_bytes()).as_ref())
     };
-    let headers: [(&str, Value, Option<fn(&str) -> String>); 4] = [
+    let headers: [(&str, Value, Option<Sign>); 4] = [
         ("alg none", json!({ "alg": "none", "kid": null }), Some(|_| String::new())),
         ("alg HS256 by the client's secret", json!({ "alg": "HS256", "kid": null }), Some(by_secret)),
         ("key of nobody", json!({ "kid": "unknown" }), None),
