@@ -93,7 +93,7 @@ pub enum Came {
 pub async fn doors_for(app: &App, email: &str) -> Result<Vec<Door>> {
     let domain = domain::of_address(email).unwrap_or_default();
     let wanted = Wanted { domain: Some(&domain), ..Wanted::default() };
-    some(store::doors(&app.db, &wanted).await?)
+    some(store::doors(&app.db, &wanted).await?, "with addresses like this one")
 }
 
 /// The connections of an organization, by its slug.
@@ -101,7 +101,7 @@ pub async fn doors_for(app: &App, email: &str) -> Result<Vec<Door>> {
 /// # Errors
 /// `auth.sso_refused` where it has none, or is not.
 pub async fn doors_of(app: &App, slug: &str) -> Result<Vec<Door>> {
-    some(store::doors(&app.db, &Wanted { slug: Some(slug), ..Wanted::default() }).await?)
+    some(store::doors(&app.db, &Wanted { slug: Some(slug), ..Wanted::default() }).await?, "under this name")
 }
 
 /// The connections of a person's organizations.
@@ -113,9 +113,10 @@ pub async fn doors_of_person(app: &App, user: UserId) -> Result<Vec<Door>> {
     store::doors_of(&mut tx).await
 }
 
-fn some(found: Vec<store::FoundDoor>) -> Result<Vec<Door>> {
+fn some(found: Vec<store::FoundDoor>, how: &str) -> Result<Vec<Door>> {
     if found.is_empty() {
-        return Err(Error::new(Code::SsoRefused, "no organization here signs in by an issuer of its own with that"));
+        let told = format!("no organization here signs in by an issuer of its own {how}");
+        return Err(Error::new(Code::SsoRefused, told));
     }
     Ok(found.into_iter().map(|found| found.door).collect())
 }
