@@ -55,7 +55,7 @@ pub async fn sign_in(app: &App, email: &str, password: &Secret, origin: &Origin)
 /// Refuses a password that opens nothing: every organization of the person takes its own issuer's word alone.
 async fn refuse_barred(app: &App, user: UserId) -> Result<()> {
     let mut tx = app.db.person(user).await?;
-    if user::store::password_use(&mut tx).await?.is_barred {
+    if user::store::password_use(&mut tx, &[]).await?.is_barred {
         return Err(Error::new(Code::SsoRequired, "your organization takes its own issuer's word alone"));
     }
     Ok(())
@@ -104,7 +104,7 @@ pub(crate) async fn begin(
     };
     let insert = InsertSession { id, hash: &hash, pending, amr, idle_hours, expires_at, origin: &origin, vouched };
     store::insert(&mut tx, &insert).await?;
-    let glass = user::store::password_use(&mut tx).await?.breaks_glass_of;
+    let glass = user::store::password_use(&mut tx, &vouched.connections).await?.breaks_glass_of;
     tx.commit().await?;
     if !pending {
         let changes = json!({
@@ -203,8 +203,19 @@ pub async fn prove_again(app: &App, known: &Known, proof: &Secret) -> Result<Sec
     };
     let token = key_text::draw_word();
     let mut tx = app.db.person(known.user).await?;
+    let before = store::get(&mut tx, known.session).await?.map(|session| session.amr).unwrap_or_default();
+    let vouched = store::vouched(&mut tx, known.session).await?.connections;
     store::rotate(&mut tx, known.session, &key_text::hash(token.expose()), method).await?;
+    let glass = user::store::password_use(&mut tx, &vouched).await?.breaks_glass_of;
     tx.commit().await?;
+    // With the second factor of before, the password now opens what it would have opened at sign-in.
+    let had = |method: &str| before.iter().any(|one| one == method);
+    if method == "pwd" && !had("pwd") && (had("otp") || had("kba")) {
+        let origin = Origin { request: known.request, ..Origin::default() };
+        for organization in glass {
+            tell_broken_glass(app, known.user, organization, known.session, &origin).await?;
+        }
+    }
     Ok(token)
 }
 
@@ -265,7 +276,7 @@ pub async fn change_password(app: &App, known: &Known, new: &Secret) -> Result<(
 pub async fn reset(app: &App, word: &Secret, new: &Secret) -> Result<UserId> {
     let hash = hash_password(new, &[]).await?;
     let mut tx = person::take_word(app, word, "reset").await?;
-    if user::store::password_use(&mut tx).await?.is_barred {
+    if user::store::password_use(&mut tx, &[]).await?.is_barred {
         return Err(Error::new(Code::SsoRequired, "your organization takes its own issuer's word alone"));
     }
     user::store::set_password(&mut tx, &hash).await?;

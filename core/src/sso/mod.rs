@@ -112,17 +112,21 @@ pub struct SsoConnection {
 #[serde(deny_unknown_fields)]
 pub struct SsoConnectionNew {
     /// What stands on the button, 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     pub name: String,
     /// What kind of issuer it is.
     pub kind: SsoKind,
     /// The issuer: `https://login.acme.example`. Google's and GitHub's own if not given.
+    #[schema(max_length = 500)]
     pub issuer: Option<String>,
     /// Whom the issuer knows Freshet as.
+    #[schema(min_length = 1, max_length = 500)]
     pub client_id: String,
     /// The client's secret; kept sealed, and never shown.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, min_length = 1, max_length = 1000)]
     pub client_secret: HiddenText,
     /// Of the organization's proved domains those that it speaks for.
+    #[schema(max_items = 100)]
     #[serde(default)]
     pub domains: Vec<String>,
     /// What somebody new becomes: no owner, and no role that may do more than the caller.
@@ -136,13 +140,16 @@ pub struct SsoConnectionNew {
 #[serde(deny_unknown_fields)]
 pub struct SsoConnectionPatch {
     /// What stands on the button, 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     pub name: Option<String>,
     /// Whom the issuer knows Freshet as.
+    #[schema(min_length = 1, max_length = 500)]
     pub client_id: Option<String>,
     /// The client's secret; kept sealed, and never shown.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 1000)]
     pub client_secret: Option<HiddenText>,
     /// Of the organization's proved domains those that it speaks for.
+    #[schema(max_items = 100)]
     pub domains: Option<Vec<String>>,
     /// What somebody new becomes: no owner, and no role that may do more than the caller.
     pub default_role: Option<Role>,

@@ -201,7 +201,7 @@ async fn send_reset(app: &App, email: &str) -> Result<()> {
     let Some(found) = store::find(&app.db, email).await?.filter(|found| !found.disabled) else { return Ok(()) };
     let mut tx = app.db.person(found.id).await?;
     let person = store::get(&mut tx).await?;
-    let is_barred = store::password_use(&mut tx).await?.is_barred;
+    let is_barred = store::password_use(&mut tx, &[]).await?.is_barred;
     drop(tx);
     if is_barred {
         let text = format!(

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::User;
 use crate::db::{Db, PersonTx, failed};
 use crate::error::Result;
-use crate::id::{OrganizationId, SecretId, UserId};
+use crate::id::{OrganizationId, SecretId, SsoConnectionId, UserId};
 use crate::vault::Sealed;
 
 /// A person to be stored.
@@ -341,8 +341,9 @@ pub(crate) struct PasswordUse {
     pub(crate) breaks_glass_of: Vec<OrganizationId>,
 }
 
-/// What the person's password is good for, by the organizations that they belong to.
-pub(crate) async fn password_use(tx: &mut PersonTx) -> Result<PasswordUse> {
+/// What the person's password is good for, by the organizations that they belong to; whose connections have vouched for them
+/// breaks no glass.
+pub(crate) async fn password_use(tx: &mut PersonTx, vouched: &[SsoConnectionId]) -> Result<PasswordUse> {
     sqlx::query_as(
         "select coalesce(bool_and(enforced and not glass), false) as is_barred,
                 coalesce(array_agg(distinct organization_id) filter (where glass), '{}') as breaks_glass_of
@@ -351,11 +352,13 @@ pub(crate) async fn password_use(tx: &mut PersonTx) -> Result<PasswordUse> {
                               where c.organization_id = m.organization_id and c.enforce) as enforced,
                       exists (select 1 from sso_connection as c
                               where c.organization_id = m.organization_id and c.enforce
-                                and c.break_glass_user_id = m.user_id) as glass
+                                and c.break_glass_user_id = m.user_id
+                                and not c.id = any ($2)) as glass
                from membership as m
                where m.user_id = $1) as place",
     )
     .bind(tx.user())
+    .bind(vouched)
     .fetch_one(tx.conn())
     .await
     .map_err(failed("cannot read how the person's organizations sign in"))

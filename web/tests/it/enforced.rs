@@ -63,14 +63,14 @@ async fn sign_in<'a>(bench: &'a Bench, email: &str) -> (Browser<'a>, crate::brow
     (browser, answer)
 }
 
-/// Turns the second factor on; what makes its codes.
-async fn second_factor(bench: &Bench, user: UserId) -> totp_rs::TOTP {
+/// Turns the second factor on; what makes its codes, and a recovery code.
+async fn second_factor(bench: &Bench, user: UserId) -> (totp_rs::TOTP, String) {
     let drawn = user::ops::begin_second_factor(&bench.app, user).await.unwrap();
     let bytes = totp_rs::Secret::Encoded(drawn.secret.expose().to_owned()).to_bytes().unwrap();
     let totp = totp_rs::TOTP::new(totp_rs::Algorithm::SHA1, 6, 1, 30, bytes, None, "a".into()).unwrap();
     let code = totp.generate(bench.app.clock.now().timestamp().unsigned_abs());
-    user::ops::confirm_second_factor(&bench.app, user, &code).await.unwrap();
-    totp
+    let recovery = user::ops::confirm_second_factor(&bench.app, user, &code).await.unwrap().remove(0);
+    (totp, recovery)
 }
 
 fn on(glass: Option<UserId>) -> SsoConnectionPatch {
@@ -110,7 +110,7 @@ async fn an_issuers_word_alone_opens_the_organization_but_for_the_owner_who_brea
         let refused = enforce(Some(nobody)).await.unwrap_err();
         assert_eq!(refused.fields[0].pointer, "/break_glass_user_id", "an owner, and nobody else");
     }
-    let totp = second_factor(&bench, glass_id).await;
+    let (totp, recovery) = second_factor(&bench, glass_id).await;
     let (by_password, answer) = sign_in(&bench, &bob).await;
     assert_eq!((answer.status, caller(&bench, &by_password).await.is_ok()), (303, true));
     let token = personal_token::ops::create(&bench.app, bob_id, "old", 1).await.unwrap();
@@ -157,6 +157,16 @@ async fn an_issuers_word_alone_opens_the_organization_but_for_the_owner_who_brea
     let filter = AuditFilter { action: Some("sso.glass_broken".into()), ..AuditFilter::default() };
     let told = audit::list_in_organization(&bench.app, &ops, &filter, Default::default()).await.unwrap();
     assert_eq!(told.data.len(), 1);
+    // Nobody is told of the same owner who comes by the issuer, and gives the password once more there.
+    let mut by_issuer = Browser::new(&bench);
+    go(&mut by_issuer, &mut crate::issuers::Issuer::new(), &start, &glass).await;
+    let page = by_issuer.get("/second-factor").await;
+    let through = by_issuer.fill(&page, "/second-factor", &[("code", &recovery)]).await;
+    assert_eq!(through.status, 303, "{}", through.text);
+    let page = by_issuer.get("/prove").await;
+    assert_eq!(by_issuer.fill(&page, "/prove", &[("proof", PASSWORD)]).await.status, 303);
+    let told = audit::list_in_organization(&bench.app, &ops, &filter, Default::default()).await.unwrap();
+    assert_eq!(told.data.len(), 1);
     // Who breaks the glass stays able to.
     let factor = user::ops::remove_second_factor(&bench.app, glass_id).await.unwrap_err();
     let members = member::ops::list(&bench.app, &ops, Default::default()).await.unwrap().data;
@@ -179,7 +189,7 @@ async fn a_second_factor_is_asked_for_whichever_way_one_comes() {
     let smtp = surroundings("FRESHET_TEST_SMTP");
     let bench = bench(&[("smtp_url", &smtp), ("mail_from", "Freshet <freshet@acme.example>")]).await;
     let (mut issuer, connection) = signed_up(&bench).await;
-    let totp = second_factor(&bench, member(&bench, &bob, Role::Editor).await).await;
+    let (totp, _) = second_factor(&bench, member(&bench, &bob, Role::Editor).await).await;
     let mut browser = Browser::new(&bench);
 
     let start = format!("/sso/start?connection={}&next=/account", connection.id);
