@@ -190,7 +190,8 @@ begin
     -- What hangs on a run is found by its run.
     ended := array(select r.id from run as r where r.workspace_id = at limit greatest(1, rows_max / 10));
     if cardinality(ended) > 0 then
-        foreach kind in array array['source_query', 'dead_letter_group', 'run_partition', 'run_event', 'attempt'] loop
+        foreach kind in array array['source_query', 'dead_letter_group', 'run_partition', 'run_event', 'run_trace',
+                                    'attempt'] loop
             execute format('delete from %I where workspace_id = $1 and run_id = any ($2)', kind) using at, ended;
             get diagnostics gone = row_count;
             perform count_erased(at, kind, gone);
@@ -221,6 +222,12 @@ create function erase_workspace(of_organization uuid, wanted uuid)
 returns table (asked_at timestamptz, asked_kind text, asked_by uuid, erased jsonb)
 language sql volatile security definer set search_path = public, pg_temp
 begin atomic
+    -- Whom an issuer let into this workspace alone is not let into all of the organization: nobody new comes in by it.
+    update sso_connection as c
+    set default_workspace_id = null, default_role = 'viewer', domains = '{}', row_version = c.row_version + 1
+    where c.organization_id = of_organization
+      and c.organization_id = current_organization()
+      and c.default_workspace_id = wanted;
     delete from workspace as w
     where w.id = wanted
       and w.organization_id = of_organization

@@ -17,7 +17,10 @@ select 'workspace' as owner_kind, s.workspace_id as owner_id, s.id, s.master_key
 from secret as s
 union all
 select 'person', t.user_id, t.id, t.master_key, t.wrapped_key
-from totp as t;
+from totp as t
+union all
+select 'organization', s.organization_id, s.id, s.master_key, s.wrapped_key
+from sso_secret as s;
 
 -- The next data keys, by id, that are wrapped by one of these master keys; of no use without the master key.
 create function keys_to_rewrap(by_keys text[], after uuid, rows_max integer)

@@ -103,7 +103,7 @@ impl Limits {
         let key = match caller.actor {
             Actor::ApiKey { key, .. } => key.uuid(),
             Actor::User { user, .. } => user.uuid(),
-            Actor::Command | Actor::Consent => caller.workspace.uuid(),
+            Actor::Command | Actor::Consent | Actor::Stranger => caller.workspace.uuid(),
         };
         let mut left = *per_minute;
         for bucket in [key, caller.workspace.uuid()] {

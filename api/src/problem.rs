@@ -95,7 +95,7 @@ impl IntoResponse for Problem {
 fn status(code: Code) -> StatusCode {
     match code {
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::Forbidden | Code::ProofTooOld => StatusCode::FORBIDDEN,
+        Code::Forbidden | Code::ProofTooOld | Code::SsoRequired => StatusCode::FORBIDDEN,
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

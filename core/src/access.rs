@@ -141,6 +141,10 @@ rights! {
     OrganizationRead = "organization:read", Viewer;
     /// Change the organization's settings: how long sessions last, how people sign in.
     OrganizationWrite = "organization:write", Owner;
+    /// See the organization's domains and by which issuers its people sign in, without their secrets.
+    SsoRead = "sso:read", Admin;
+    /// Claim domains, and say by which issuers the organization's people sign in, or must.
+    SsoWrite = "sso:write", Owner;
 }
 
 impl Right {
@@ -170,6 +174,8 @@ pub enum Actor {
     Command,
     /// The browser that comes back from a consent, and has its state.
     Consent,
+    /// Somebody who did not come in.
+    Stranger,
     /// A person.
     User {
         /// Who.
@@ -198,6 +204,7 @@ impl Actor {
             Self::ApiKey { .. } => "api_key",
             Self::Command => "command",
             Self::Consent => "consent",
+            Self::Stranger => "stranger",
             Self::User { .. } => "user",
         }
     }
@@ -208,7 +215,7 @@ impl Actor {
         match self {
             Self::ApiKey { service_account, .. } => Some(service_account.uuid()),
             Self::User { user, .. } => Some(user.uuid()),
-            Self::Command | Self::Consent => None,
+            Self::Command | Self::Consent | Self::Stranger => None,
         }
     }
 }

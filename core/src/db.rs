@@ -449,6 +449,12 @@ fn named_by_constraint(constraint: &str) -> Option<Error> {
         "workspace_run_days_range" => Some(Error::invalid("/run_days", "must be 1 to 3650")),
         "organization_audit_days_range" => Some(Error::invalid("/audit_days", "must be 90 to 3650")),
         "plan_name_shape" => Some(Error::invalid("/plan", "must be 1 to 63 of a-z, 0-9 and -, not - first")),
+        "domain_of_one_organization" => Some(Error::new(Code::Conflict, "the domain is another organization's")),
+        "domain_name_shape" => Some(Error::invalid("/name", "must be a domain such as `acme.example`, in ASCII")),
+        "sso_connection_issuer_length" => Some(Error::invalid("/issuer", "must have 1 to 500 characters")),
+        "sso_connection_client_id_length" => Some(Error::invalid("/client_id", "must have 1 to 500 characters")),
+        "sso_connection_workspace" => Some(Error::not_found("workspace")),
+        "sso_attempt_of_connection" => Some(Error::not_found("sign-in")),
         "organization_slug_shape" | "workspace_slug_shape" => {
             Some(Error::invalid("/slug", "must be 1 to 63 of a-z, 0-9 and -, not - first"))
         }

@@ -78,6 +78,14 @@ codes! {
     WordRefused = "auth.word_refused", User, "Ask for a new one: each is good once, and not for long.";
     /// Nobody may sign up.
     SignUpClosed = "auth.sign_up_closed", User, "Ask somebody of your organization for an invitation.";
+    /// The organization takes its own issuer's word alone.
+    SsoRequired = "auth.sso_required", User, "Sign in with your organization, or by a token that was made in such a session.";
+    /// What came back from an issuer is not enough to come in.
+    SsoRefused = "auth.sso_refused", User, "Start once more from the sign-in page; if it stays, ask whoever set your organization's sign-in up.";
+    /// An issuer does not answer as one.
+    SsoIssuer = "auth.issuer_failed", Transient, "Try again in a moment; if it stays, whoever set the connection up checks issuer, client id and secret.";
+    /// A domain without its proof.
+    DomainUnproved = "domain.unproved", User, "Publish the TXT record that the message names; a new one may take an hour to be seen.";
     /// A dangerous act long after the sign-in.
     ProofTooOld = "auth.proof_too_old", User, "Give your password once more, then repeat it.";
     /// The name or slug is taken in this workspace.

@@ -43,6 +43,9 @@ pub fn text_of(noun: &str, id: Uuid) -> String {
         "user" => UserId::PREFIX,
         "session" => SessionId::PREFIX,
         "personal_token" => PersonalTokenId::PREFIX,
+        "identity" => IdentityId::PREFIX,
+        "domain" => DomainId::PREFIX,
+        "sso_connection" => SsoConnectionId::PREFIX,
         "membership" => MembershipId::PREFIX,
         "invitation" => InvitationId::PREFIX,
         "workspace" => WorkspaceId::PREFIX,
@@ -156,10 +159,16 @@ ids! {
     SessionId = "ses";
     /// A person's key for programs.
     PersonalTokenId = "pat";
+    /// Whom an issuer knows a person as.
+    IdentityId = "idn";
     /// A role of a person.
     MembershipId = "mbr";
     /// A role that is offered.
     InvitationId = "inv";
+    /// A domain that an organization claims.
+    DomainId = "dom";
+    /// An issuer whose word an organization takes.
+    SsoConnectionId = "sso";
     /// A tenant.
     WorkspaceId = "ws";
     /// A program's identity in a workspace.

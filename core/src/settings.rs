@@ -119,6 +119,8 @@ settings! {
     smtp_url: Secret = "";
     /// Whom mail is from: `Freshet <freshet@example.com>`.
     mail_from: String = "";
+    /// The DNS server that is asked for the proof of a domain, `address:port`; the system's if empty.
+    dns_server: String = "";
     /// Requests that the API works on at once, at most; more get 503.
     api_requests_max: usize = "256";
     /// Requests that only read, per key and per workspace and minute.

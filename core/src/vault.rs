@@ -7,7 +7,8 @@
 //!
 //! Both layers bind owner and secret id as associated data, so a ciphertext moved to another row does not open. Turning a
 //! master key over re-wraps data keys only (`secret::turnover`). A workspace's secrets are opened in a worker alone: the
-//! API holds the vault to seal; a person's second factor is opened where they sign in.
+//! API holds the vault to seal; a person's second factor and the secret of an organization's issuer are opened where people
+//! sign in.
 //!
 //! Master keys of a file are looked at again while the process runs ([`Vault::look_again`]). One that is dropped from the
 //! file opens for another minute, for what a process that has not looked yet seals by it; then it is wiped from memory.
@@ -25,7 +26,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
-use crate::id::{SecretId, UserId, WorkspaceId};
+use crate::id::{OrganizationId, SecretId, UserId, WorkspaceId};
 use crate::settings::{Secret, Settings};
 
 const NONCE_LENGTH: usize = 12;
@@ -86,6 +87,7 @@ pub trait Owner: std::fmt::Display + Copy {}
 
 impl Owner for WorkspaceId {}
 impl Owner for UserId {}
+impl Owner for OrganizationId {}
 
 impl Vault {
     /// Reads `name=base64,name=base64`; the first key seals, all open.
@@ -216,7 +218,7 @@ impl Vault {
         self.keys().iter().map(|key| key.name.clone()).collect()
     }
 
-    /// Seals a text for one row of one owner: a workspace, or a person.
+    /// Seals a text for one row of one owner: a workspace, a person, or an organization.
     ///
     /// # Errors
     /// [`Code::Vault`], never for a text under 64 GiB.

@@ -41,19 +41,34 @@ alive() { # FILE WORD
 # Megabytes of memory that a process holds.
 megabytes() { awk '/^VmRSS/ { printf "%d", $2 / 1024 }' "/proc/$1/status"; }
 
+# Where the packages of node/ are, from npm at pinned versions, once for all checkouts; in `node_home`.
+node_packages() {
+    have npm || die "no Node; run deploy/dev/install"
+    node_home=$cache/node-$( (cat "$here/node/package-lock.json" && node --version) | cksum | cut -d' ' -f1)
+    if [ -d "$node_home" ]; then return; fi
+    say "installing packages of Node (once)"
+    mkdir -p "$cache"
+    local part
+    part=$(mktemp -d "$cache/node.XXXXXX")
+    cp "$here/node/package.json" "$here/node/package-lock.json" "$part/"
+    npm ci --silent --no-audit --no-fund --prefix "$part" >&2 || { rm -rf "$part"; die "npm failed"; }
+    mv -T "$part" "$node_home" 2>/dev/null || rm -rf "$part"   # Another checkout was quicker.
+}
+
 port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 base_port() { cat "$state/base-port" 2>/dev/null || die "nothing was started in $state; run deploy/dev/up"; }
 
 # Draws the first of thirty-two ports in a row for this state directory, once; draws again when somebody else took
-# them while nothing of ours ran. Postgres listens on the first, Kafka's node N on 10 * (N - 1) + 2 … 8 of them.
+# them while nothing of ours ran. Postgres listens on the first, Kafka's node N on 10 * (N - 1) + 2 … 8 of them, the
+# issuer and the mailbox on the last two.
 draw_ports() {
     local base try port
     mkdir -p "$state"
     base=$(cat "$state/base-port" 2>/dev/null || true)
     for try in $(seq 0 100); do
         [ -n "$base" ] || base=$((21000 + ($(printf '%s' "$state" | cksum | cut -d' ' -f1) + try * 37) % 340 * 32))
-        for port in 0 $(seq 2 29); do
+        for port in 0 $(seq 2 31); do
             if port_answers $((base + port)); then
                 base=
                 break

@@ -21,15 +21,47 @@ const HTTPS_NAME: &str = "__Host-fr_s";
 /// Over plain HTTP, on one's own machine, browsers would not take that.
 const HTTP_NAME: &str = "fr_s";
 
+/// Of the cookie of a sign-in that is on its way to an issuer.
+const HTTPS_ATTEMPT: &str = "__Host-fr_o";
+const HTTP_ATTEMPT: &str = "fr_o";
+/// As long as a person may take at the issuer.
+const ATTEMPT_S: u32 = 600;
+
 fn name(web: &Web) -> &'static str {
     if guard::is_https(web) { HTTPS_NAME } else { HTTP_NAME }
 }
 
 /// The token in the request's cookie; empty without one.
 pub(crate) fn token(web: &Web, headers: &HeaderMap) -> Secret {
+    cookie(headers, name(web))
+}
+
+fn cookie(headers: &HeaderMap, name: &str) -> Secret {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(key, _)| *key == name(web)).and_then(|(_, value)| value.parse().ok()).unwrap_or_default()
+    pairs.find(|(key, _)| *key == name).and_then(|(_, value)| value.parse().ok()).unwrap_or_default()
+}
+
+fn attempt_name(web: &Web) -> &'static str {
+    if guard::is_https(web) { HTTPS_ATTEMPT } else { HTTP_ATTEMPT }
+}
+
+/// The word of the sign-in that is on its way; empty without one.
+pub(crate) fn attempt(web: &Web, headers: &HeaderMap) -> Secret {
+    cookie(headers, attempt_name(web))
+}
+
+/// Has the browser keep the word of a sign-in that goes to an issuer. `Lax`: it comes back by a link from there.
+pub(crate) fn keep_attempt(web: &Web, response: &mut Response, word: &Secret) {
+    let secure = if guard::is_https(web) { "; Secure" } else { "" };
+    let (name, word) = (attempt_name(web), word.expose());
+    set(response, &format!("{name}={word}; Path=/; HttpOnly; SameSite=Lax; Max-Age={ATTEMPT_S}{secure}"));
+}
+
+/// Has it forget the word: it is good once.
+pub(crate) fn forget_attempt(web: &Web, response: &mut Response) {
+    let secure = if guard::is_https(web) { "; Secure" } else { "" };
+    set(response, &format!("{}=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0{secure}", attempt_name(web)));
 }
 
 /// Has the browser keep a token, until it is closed or the session's time is over.

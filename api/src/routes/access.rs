@@ -108,7 +108,7 @@ async fn get_me(State(api): State<Api>, By(caller): By) -> Answer {
                 Credential::Session(_) | Credential::None => None,
             };
         }
-        Actor::Command | Actor::Consent => {}
+        Actor::Command | Actor::Consent | Actor::Stranger => {}
     }
     ok(&me)
 }
@@ -122,7 +122,11 @@ async fn get_me(State(api): State<Api>, By(caller): By) -> Answer {
     responses((status = 200, body = Places), (status = "default", body = Problem, content_type = "application/problem+json"))
 )]
 async fn list_my_workspaces(State(api): State<Api>, By(caller): By) -> Answer {
-    ok(&Places { data: member::ops::places(&api.app, person(&caller)?).await? })
+    let by = match caller.actor {
+        Actor::User { by, .. } => by,
+        Actor::ApiKey { .. } | Actor::Command | Actor::Consent | Actor::Stranger => Credential::None,
+    };
+    ok(&Places { data: member::ops::places(&api.app, (person(&caller)?, by)).await? })
 }
 
 /// The roles there are, with what each may do.

@@ -15,6 +15,7 @@ mod models;
 mod operations;
 mod runs;
 mod sessions;
+mod sso;
 mod syncs;
 mod usage;
 mod workspaces;
@@ -40,6 +41,7 @@ pub(crate) fn v1() -> OpenApiRouter<Api> {
         .merge(access::routes())
         .merge(members::routes())
         .merge(sessions::routes())
+        .merge(sso::routes())
         .merge(kinds::routes())
         .merge(connections::routes())
         .merge(models::routes())

@@ -46,7 +46,7 @@ struct PersonalTokens {
 pub(crate) fn person(caller: &Caller) -> CoreResult<UserId> {
     match caller.actor {
         Actor::User { user, .. } => Ok(user),
-        Actor::ApiKey { .. } | Actor::Command | Actor::Consent => {
+        Actor::ApiKey { .. } | Actor::Command | Actor::Consent | Actor::Stranger => {
             Err(Error::new(Code::Forbidden, "this is a person's own: use a personal token, `fr_user_…`"))
         }
     }

@@ -62,13 +62,16 @@ impl Operation {
 
     /// Whether it is about a person, and not about a workspace.
     pub fn is_a_persons(&self) -> bool {
-        ["/v1/sessions", "/v1/personal-tokens", "/v1/me/workspaces"].iter().any(|path| self.path.starts_with(path))
+        ["/v1/sessions", "/v1/personal-tokens", "/v1/identities", "/v1/me/workspaces"]
+            .iter()
+            .any(|path| self.path.starts_with(path))
     }
 
     /// Whether it wants its right in the whole organization.
     pub fn is_the_organizations(&self) -> bool {
         let paths = ["PATCH /v1/organization", "POST /v1/workspaces", "GET /v1/audit-chain"];
-        paths.contains(&format!("{} {}", self.method, self.path).as_str())
+        let of_sign_in = ["/v1/sso-connections", "/v1/domains"].iter().any(|path| self.path.starts_with(path));
+        of_sign_in || paths.contains(&format!("{} {}", self.method, self.path).as_str())
     }
 }
 
@@ -99,6 +102,10 @@ pub fn body(operation: &Operation) -> Option<Value> {
         Some("resync") => json!({"how": "full"}),
         // Refused by its shape, so that nobody's workspaces come to be more.
         Some("workspaces") => json!({"slug": "!"}),
+        Some("domains") => json!({"name": "!"}),
+        Some("sso-connections") => json!({
+            "name": "n", "kind": "oidc", "client_id": "c", "client_secret": "s", "default_role": "viewer",
+        }),
         _ if operation.path.starts_with("/v1/members") => json!({"role": "viewer"}),
         _ => json!({}),
     })
@@ -124,5 +131,36 @@ pub async fn fill(bench: &Bench, caller: &Caller) {
     let origin = freshet_core::session::Origin::default();
     freshet_core::session::ops::sign_in(&bench.app, &email, &password, &origin).await.unwrap();
     freshet_core::user::ops::begin_second_factor(&bench.app, owner).await.unwrap();
+    sign_in_by_issuer(&filled, caller, owner).await;
     freshet_core::audit::chain::link(&bench.app).await.unwrap();
+}
+
+/// A domain, a connection and an identity of a caller's organization; their ids.
+pub async fn sign_in_by_issuer(bench: &Bench, caller: &Caller, person: UserId) -> [String; 3] {
+    let organization = caller.in_organization().unwrap();
+    let name = format!("{}.example", caller.workspace.to_string().replace('_', "-"));
+    let domain = freshet_core::domain::ops::verify_by_hand(&bench.app, &organization, &name).await.unwrap();
+    let new = serde_json::from_value(json!({
+        "name": "Acme's own", "kind": "google", "client_id": "c", "client_secret": "sso-canary", "domains": [name],
+        "default_role": "viewer",
+    }));
+    let connection = freshet_core::sso::ops::create(&bench.app, &organization, &new.unwrap()).await.unwrap();
+    let mut admin = <sqlx::PgConnection as sqlx::Connection>::connect(&bench.admin_url).await.unwrap();
+    sqlx::query("insert into identity (user_id, issuer, subject) values ($1, 'https://accounts.google.com', $1::text)")
+        .bind(person.uuid())
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    sqlx::query(
+        "insert into sso_attempt (organization_id, id, connection_id, state_hash, purpose, next, expires_at)
+         values ($1, $2, $2, sha256($3), 'sign_in', '/', now() + interval '1 minute')",
+    )
+    .bind(organization.organization.uuid())
+    .bind(connection.id.uuid())
+    .bind(connection.id.to_string().into_bytes())
+    .execute(&mut admin)
+    .await
+    .unwrap();
+    let identity = freshet_core::identity::ops::list(&bench.app, person).await.unwrap()[0].id;
+    [domain.id.to_string(), connection.id.to_string(), identity.to_string()]
 }

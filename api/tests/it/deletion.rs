@@ -180,6 +180,8 @@ async fn fill_all(bench: &Bench, caller: &freshet_core::access::Caller) {
              where workspace_id = '{ws}';
              insert into attempt (workspace_id, id, run_id, number, epoch, worker)
              select workspace_id, gen_random_uuid(), id, 1, 1, 'w' from run where workspace_id = '{ws}';
+             insert into run_trace select workspace_id, id, '00-' || md5(id::text) || '-' || left(md5(id::text), 16) || '-01'
+             from run where workspace_id = '{ws}';
              insert into run_partition select workspace_id, id, 't', 0, 0, 1, 2 from run where workspace_id = '{ws}';
              insert into dead_letter_group
                  (workspace_id, id, run_id, code, column_name, reason, record_count, first_ordinal, last_ordinal)
@@ -206,7 +208,7 @@ async fn nothing_is_left_of_a_workspace_but_its_receipt() {
         fill_all(&bench, caller).await;
     }
     let (before, others) = (rows_of(&bench, id).await, rows_of(&bench, theirs.workspace).await);
-    assert!(before.len() >= 26, "{before:?}");
+    assert!(before.len() >= 27, "{before:?}");
     for (table, count) in &before {
         assert!(*count > 0, "{table} has no row that could be left behind");
     }

@@ -1,6 +1,6 @@
 //! People, organizations and what they may do, through the operations that sign-in calls and through HTTP.
 
-use freshet_core::access::{Right, Role};
+use freshet_core::access::{Credential, Right, Role};
 use freshet_core::api_key::{self, ops::Grant};
 use freshet_core::error::Code;
 use freshet_core::id::{UserId, WorkspaceId};
@@ -41,7 +41,7 @@ async fn the_first_person_sets_the_installation_up_once() {
     assert_eq!(wrong.code, Code::WordRefused);
     assert_eq!(taken.code, Code::Conflict, "the slug is taken, and the word is not spent on it");
     assert_eq!(again.code, Code::WordRefused);
-    let places = member::ops::places(&bench.app, first).await.unwrap();
+    let places = member::ops::places(&bench.app, (first, Credential::None)).await.unwrap();
     assert_eq!((places.len(), places[0].role, places[0].workspace_slug.as_str()), (1, Role::Owner, "lovelace"));
     assert!(user::ops::get(&bench.app, first).await.unwrap().instance_admin);
     assert!(user::ops::draw_set_up_word(&bench.app, true).await.unwrap().is_none());
@@ -163,11 +163,11 @@ async fn an_invitation_is_good_once_and_for_its_address() {
 
     assert_eq!((offer.email.as_str(), offer.role, offer.is_known), ("bob@acme.example", Role::Editor, false));
     assert_eq!((elses.code, again.code), (Code::WrongState, Code::WordRefused));
-    assert_eq!(member::ops::places(&bench.app, bob).await.unwrap()[0].role, Role::Editor);
+    assert_eq!(member::ops::places(&bench.app, (bob, Credential::None)).await.unwrap()[0].role, Role::Editor);
     let known = invite("ada@acme.example").await;
     assert!(member::ops::look_at(&bench.app, &known).await.unwrap().is_known);
     member::ops::accept(&bench.app, ada, &known).await.unwrap();
-    assert_eq!(member::ops::places(&bench.app, ada).await.unwrap().len(), 2);
+    assert_eq!(member::ops::places(&bench.app, (ada, Credential::None)).await.unwrap().len(), 2);
 
     // What a key of one workspace may not do to the organization, it may in its workspace.
     let offer = |workspace: Option<WorkspaceId>| json!({"email": "eve@acme.example", "role": "viewer", "workspace_id": workspace});
@@ -244,7 +244,7 @@ async fn a_person_of_several_workspaces_names_one() {
     assert_eq!((stranger.status, stranger.code()), (404, "request.not_found"));
     assert_eq!((nonsense.status, nonsense.code()), (400, "request.invalid"));
     assert!(matches!(
-        member::ops::caller(&bench.app, (user, freshet_core::access::Credential::None), At::Any, None).await,
+        member::ops::caller(&bench.app, (user, Credential::None), At::Any, None).await,
         Ok(caller) if caller.workspace == bench.caller.workspace || caller.workspace == other.workspace
     ));
 }

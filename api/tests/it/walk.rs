@@ -8,7 +8,7 @@ use freshet_core::testing::{Bench, workspace};
 use freshet_core::workspace;
 use serde_json::{Value, json};
 
-use crate::cast::{PASSWORD, make_run, member, secret, token};
+use crate::cast::{PASSWORD, make_run, member, secret, sign_in_by_issuer, token};
 use crate::client::{call, objects, post};
 use crate::table::Table;
 
@@ -32,7 +32,11 @@ pub async fn walk(bench: &Bench) {
     freshet_core::session::ops::sign_in(&bench.app, "bob@acme.example", &password, &origin).await.unwrap();
     let (member_id, session) = (first("/v1/members", &bobs).await, first("/v1/sessions", &bobs).await);
     let (invitation, token_id) = (first("/v1/invitations", &bobs).await, first("/v1/personal-tokens", &bobs).await);
+    let [domain, sso, identity] = sign_in_by_issuer(bench, &bench.caller, ours).await;
     let ids = BTreeMap::from([
+        ("domains", domain),
+        ("sso-connections", sso),
+        ("identities", identity),
         ("connections", connection.clone()),
         ("models", model.clone()),
         ("destinations", destination.clone()),

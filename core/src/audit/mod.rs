@@ -19,7 +19,7 @@ pub struct AuditEvent {
     pub at: DateTime<Utc>,
     /// The workspace; none for what was done to the organization or its people.
     pub workspace_id: Option<WorkspaceId>,
-    /// `user`, `api_key`, or `command` for the command line.
+    /// `user`, `api_key`, `command` for the command line, or `stranger` for somebody who did not come in.
     pub actor_kind: String,
     /// The person or the service account; none for the command line.
     pub actor_id: Option<String>,

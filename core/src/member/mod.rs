@@ -109,6 +109,10 @@ pub struct Place {
     pub organization_id: OrganizationId,
     /// Its name.
     pub organization_name: String,
+    /// Its short name.
+    pub organization_slug: String,
+    /// Whether it is closed until the person signs in with the organization's own issuer.
+    pub wants_sso: bool,
     /// As what.
     #[sqlx(try_from = "String")]
     pub role: Role,

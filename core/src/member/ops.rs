@@ -40,7 +40,7 @@ pub enum At {
 ///
 /// # Errors
 /// `request.not_found` when they do not belong to the one named; `request.workspace_missing` when none is named and they
-/// belong to several, or to none.
+/// belong to several, or to none; `auth.sso_required` where the organization takes its own issuer's word alone.
 pub async fn caller(app: &App, (user, by): (UserId, Credential), at: At, request: Option<RequestId>) -> Result<Caller> {
     let (named, deleted) = match at {
         At::Named(workspace) => (Some(workspace), false),
@@ -48,7 +48,7 @@ pub async fn caller(app: &App, (user, by): (UserId, Credential), at: At, request
         At::Deleted(named) => (named, true),
     };
     let mut tx = app.db.person(user).await?;
-    let roles = store::access(&mut tx, named, deleted).await?;
+    let roles = store::access(&mut tx, by, named, deleted).await?;
     let Some(first) = roles.first() else {
         return Err(match named {
             Some(_) => Error::not_found("workspace"),
@@ -59,6 +59,9 @@ pub async fn caller(app: &App, (user, by): (UserId, Credential), at: At, request
         roles.iter().any(|role| role.workspace_id != first.workspace_id && role.is_active == first.is_active);
     if of_another && !matches!(at, At::Any) {
         return Err(Error::new(Code::WorkspaceMissing, "the person belongs to several workspaces, and none is named"));
+    }
+    if first.is_barred {
+        return Err(barred());
     }
     let roles: Vec<_> = roles.iter().filter(|role| role.workspace_id == first.workspace_id).collect();
     let rights = roles.iter().map(|role| role.role).max().unwrap_or(first.role).rights();
@@ -71,7 +74,7 @@ pub async fn caller(app: &App, (user, by): (UserId, Credential), at: At, request
 /// A person as a caller in the whole of an organization.
 ///
 /// # Errors
-/// `request.not_found` when they have no role there.
+/// `request.not_found` when they have no role there; `auth.sso_required` as [`caller`].
 pub async fn organization_caller(
     app: &App,
     (user, by): (UserId, Credential),
@@ -79,19 +82,27 @@ pub async fn organization_caller(
     request: Option<RequestId>,
 ) -> Result<OrganizationCaller> {
     let mut tx = app.db.person(user).await?;
-    let role = store::role_in(&mut tx, organization).await?.ok_or_else(|| Error::not_found("organization"))?;
+    let found = store::role_in(&mut tx, by, organization).await?;
+    let (role, is_barred) = found.ok_or_else(|| Error::not_found("organization"))?;
+    if is_barred {
+        return Err(barred());
+    }
     let mut caller = OrganizationCaller::new(organization, Actor::User { user, by }, Role::parse(&role)?.rights());
     caller.request = request;
     Ok(caller)
+}
+
+fn barred() -> Error {
+    Error::new(Code::SsoRequired, "the organization takes its own issuer's word alone")
 }
 
 /// Every workspace that a person can work in, by the names of organizations and workspaces.
 ///
 /// # Errors
 /// [`Code::Database`].
-pub async fn places(app: &App, user: UserId) -> Result<Vec<Place>> {
+pub async fn places(app: &App, (user, by): (UserId, Credential)) -> Result<Vec<Place>> {
     let mut tx = app.db.person(user).await?;
-    store::places(&mut tx).await
+    store::places(&mut tx, by).await
 }
 
 /// A page of memberships, newest first: of the organization, or those that count in the caller's one workspace.
@@ -131,6 +142,7 @@ pub async fn set_role(
     caller.may_give(role)?;
     if role < Role::Owner {
         refuse_last_owner(&mut tx, &member).await?;
+        refuse_broken_glass(&mut tx, &member).await?;
     }
     if !store::set_role(&mut tx, id, version, role).await? {
         return Err(Error::new(Code::PreconditionFailed, "the member was changed meanwhile"));
@@ -150,6 +162,7 @@ pub async fn remove(app: &App, caller: &OrganizationCaller, id: MembershipId) ->
     let mut tx = app.db.organization(caller.organization).await?;
     let member = held(&mut tx, caller, id).await?;
     refuse_last_owner(&mut tx, &member).await?;
+    refuse_broken_glass(&mut tx, &member).await?;
     store::delete(&mut tx, id).await?;
     let changes = json!({ "user": member.user_id, "role": member.role, "workspace": member.workspace_id });
     record_in_organization(&mut tx, caller, entry("membership.removed", id, changes)).await?;
@@ -180,6 +193,16 @@ async fn refuse_last_owner(tx: &mut OrganizationTx, member: &Member) -> Result<(
     let is_owner = member.role == Role::Owner && member.workspace_id.is_none();
     if is_owner && store::other_owners(tx, member.id).await? == 0 {
         let told = "the organization would have no owner; make somebody else one first";
+        return Err(Error::new(Code::WrongState, told));
+    }
+    Ok(())
+}
+
+/// While an issuer's word alone opens the organization, the one who comes in without it stays its owner.
+async fn refuse_broken_glass(tx: &mut OrganizationTx, member: &Member) -> Result<()> {
+    let is_owner = member.role == Role::Owner && member.workspace_id.is_none();
+    if is_owner && store::breaks_glass(tx, member.user_id).await? {
+        let told = "this owner is the one who comes in when the issuer fails; name another in the connection first";
         return Err(Error::new(Code::WrongState, told));
     }
     Ok(())

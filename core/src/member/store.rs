@@ -4,10 +4,10 @@ use chrono::{DateTime, Utc};
 use sqlx::AssertSqlSafe;
 
 use super::{Invitation, Member, Place};
-use crate::access::Role;
+use crate::access::{Credential, Role};
 use crate::db::{Db, OrganizationTx, PersonTx, failed};
 use crate::error::Result;
-use crate::id::{InvitationId, MembershipId, OrganizationId, WorkspaceId};
+use crate::id::{InvitationId, MembershipId, OrganizationId, PersonalTokenId, SessionId, UserId, WorkspaceId};
 use crate::page::PageRequest;
 
 const MEMBER: &str = "m.id, m.user_id, u.email, u.name, m.workspace_id, m.role, m.row_version, m.created_at
@@ -23,6 +23,36 @@ const INVITATION: &str = "id, email, workspace_id, role, created_at, expires_at,
 /// The order of roles, the weakest first, as [`Role::ALL`] has it.
 const RANK: &str = "array_position(array['viewer', 'operator', 'editor', 'admin', 'owner'], m.role)";
 
+/// Whether the organization of the membership `m` takes its own issuer's word alone, and neither the session `$2` nor the
+/// token `$3` of the person `$1` came by it; or the session opens another organization alone.
+const BARRED: &str = "((exists (select 1 from sso_connection as c
+                                where c.organization_id = m.organization_id and c.enforce)
+                        and not exists (
+                            select 1 from sso_connection as c
+                            where c.organization_id = m.organization_id
+                              and c.enforce
+                              and (exists (select 1 from session as s
+                                           where s.user_id = $1 and s.id = $2
+                                             and (c.id = any (s.sso_connections)
+                                                  or (c.break_glass_user_id = $1
+                                                      and 'pwd' = any (s.amr)
+                                                      and s.amr && array['otp', 'kba'])))
+                                   or exists (select 1 from personal_token as t
+                                              where t.user_id = $1 and t.id = $3
+                                                and c.id = any (t.sso_connections)))))
+                       or exists (select 1 from session as s
+                                  where s.user_id = $1 and s.id = $2
+                                    and s.confined_to <> m.organization_id))";
+
+/// The ids of a session and of a token in what a person showed.
+fn shown(by: Credential) -> (Option<SessionId>, Option<PersonalTokenId>) {
+    match by {
+        Credential::Session(id) => (Some(id), None),
+        Credential::Token(id) => (None, Some(id)),
+        Credential::None => (None, None),
+    }
+}
+
 /// A role that a person has where a request goes.
 #[derive(sqlx::FromRow)]
 pub(crate) struct Access {
@@ -32,25 +62,34 @@ pub(crate) struct Access {
     pub(crate) role: Role,
     pub(crate) of_organization: bool,
     pub(crate) is_active: bool,
+    pub(crate) is_barred: bool,
 }
 
 /// The roles in a workspace, or in any: at most enough rows to see whether it is one workspace or several. One that is
 /// deleted and can be restored is among them if asked for.
-pub(crate) async fn access(tx: &mut PersonTx, workspace: Option<WorkspaceId>, deleted: bool) -> Result<Vec<Access>> {
-    sqlx::query_as(
+pub(crate) async fn access(
+    tx: &mut PersonTx,
+    by: Credential,
+    workspace: Option<WorkspaceId>,
+    deleted: bool,
+) -> Result<Vec<Access>> {
+    let (session, token) = shown(by);
+    sqlx::query_as(AssertSqlSafe(format!(
         "select w.id as workspace_id, w.organization_id, m.role, m.workspace_id is null as of_organization,
-                w.state = 'active' as is_active
+                w.state = 'active' as is_active, {BARRED} as is_barred
          from membership as m
          join workspace as w
            on w.organization_id = m.organization_id
           and (m.workspace_id is null or m.workspace_id = w.id)
          where m.user_id = $1
-           and ($2::uuid is null or w.id = $2)
-           and (w.state = 'active' or $3 and w.state = 'deleting')
-         order by w.state, w.id
-         limit 3",
-    )
+           and ($4::uuid is null or w.id = $4)
+           and (w.state = 'active' or $5 and w.state = 'deleting')
+         order by w.state, is_barred, w.id
+         limit 3"
+    )))
     .bind(tx.user())
+    .bind(session)
+    .bind(token)
     .bind(workspace)
     .bind(deleted)
     .fetch_all(tx.conn())
@@ -58,12 +97,23 @@ pub(crate) async fn access(tx: &mut PersonTx, workspace: Option<WorkspaceId>, de
     .map_err(failed("cannot read the person's roles"))
 }
 
-/// The role in the whole of an organization, if the person has one.
-pub(crate) async fn role_in(tx: &mut PersonTx, organization: OrganizationId) -> Result<Option<String>> {
-    sqlx::query_scalar(
-        "select role from membership where user_id = $1 and organization_id = $2 and workspace_id is null",
-    )
+/// The role in the whole of an organization, if the person has one, and whether it is closed to what they showed.
+pub(crate) async fn role_in(
+    tx: &mut PersonTx,
+    by: Credential,
+    organization: OrganizationId,
+) -> Result<Option<(String, bool)>> {
+    let (session, token) = shown(by);
+    sqlx::query_as(AssertSqlSafe(format!(
+        "select m.role, {BARRED}
+         from membership as m
+         where m.user_id = $1
+           and m.organization_id = $4
+           and m.workspace_id is null"
+    )))
     .bind(tx.user())
+    .bind(session)
+    .bind(token)
     .bind(organization)
     .fetch_optional(tx.conn())
     .await
@@ -71,11 +121,13 @@ pub(crate) async fn role_in(tx: &mut PersonTx, organization: OrganizationId) -> 
 }
 
 /// Every workspace that the person can work in, with the stronger of two roles.
-pub(crate) async fn places(tx: &mut PersonTx) -> Result<Vec<Place>> {
+pub(crate) async fn places(tx: &mut PersonTx, by: Credential) -> Result<Vec<Place>> {
+    let (session, token) = shown(by);
     sqlx::query_as(AssertSqlSafe(format!(
         "select distinct on (o.name, w.name, w.id)
                 w.id as workspace_id, w.slug as workspace_slug, w.name as workspace_name,
-                o.id as organization_id, o.name as organization_name, m.role
+                o.id as organization_id, o.name as organization_name, o.slug as organization_slug, m.role,
+                {BARRED} as wants_sso
          from membership as m
          join organization as o on o.id = m.organization_id
          join workspace as w
@@ -87,6 +139,8 @@ pub(crate) async fn places(tx: &mut PersonTx) -> Result<Vec<Place>> {
          limit 1000"
     )))
     .bind(tx.user())
+    .bind(session)
+    .bind(token)
     .fetch_all(tx.conn())
     .await
     .map_err(failed("cannot read the person's workspaces"))
@@ -252,4 +306,17 @@ pub(crate) async fn end_invitation(tx: &mut OrganizationTx, id: InvitationId, ac
     .await
     .map(|_| ())
     .map_err(failed("cannot end the invitation"))
+}
+
+/// Whether this is the one who comes in past an issuer whose word is otherwise asked for.
+pub(crate) async fn breaks_glass(tx: &mut OrganizationTx, user: UserId) -> Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select 1 from sso_connection
+                        where organization_id = $1 and enforce and break_glass_user_id = $2)",
+    )
+    .bind(tx.organization())
+    .bind(user)
+    .fetch_one(tx.conn())
+    .await
+    .map_err(failed("cannot read who breaks the glass"))
 }

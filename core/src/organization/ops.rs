@@ -109,11 +109,24 @@ pub async fn egress_of(app: &App, workspace: WorkspaceId) -> Result<(Arc<Egress>
     let mut tx = app.db.tenant(workspace).await?;
     let own = store::egress_of_workspace(&mut tx).await?;
     tx.commit().await?;
-    let policy = match &own {
-        None => Arc::clone(&app.egress),
-        Some((reach, allow)) => app.egress.of_organization(reach_of(reach)?, allow)?,
-    };
-    Ok((policy, told(app, own)?))
+    Ok((policy(app, own.as_ref())?, told(app, own)?))
+}
+
+/// The application as it dials for an organization: by the policy that holds there.
+///
+/// # Errors
+/// [`Code::Database`].
+pub async fn dialling_for(app: &App, organization: OrganizationId) -> Result<App> {
+    let mut tx = app.db.organization(organization).await?;
+    let own = store::egress(&mut tx).await?;
+    Ok(App { egress: policy(app, own.as_ref())?, ..app.clone() })
+}
+
+fn policy(app: &App, own: Option<&(String, String)>) -> Result<Arc<Egress>> {
+    match own {
+        None => Ok(Arc::clone(&app.egress)),
+        Some((reach, allow)) => app.egress.of_organization(reach_of(reach)?, allow),
+    }
 }
 
 /// Gives an organization a policy of its own, or with `None` the installation's again. For the command line alone: there

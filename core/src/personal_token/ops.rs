@@ -8,7 +8,7 @@ use super::{NewPersonalToken, PersonalToken, store};
 use crate::access::{Caller, Credential};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
-use crate::id::{PersonalTokenId, UserId};
+use crate::id::{PersonalTokenId, SessionId, UserId};
 use crate::key_text;
 use crate::member::{self, ops::At};
 use crate::user::ops::told_of;
@@ -16,11 +16,25 @@ use crate::user::ops::told_of;
 /// Days that a token may last, at most.
 pub const DAYS_MAX: i64 = 365;
 
-/// Makes a token of a person.
+/// Makes a token of a person, by no session: it opens nothing that wants an issuer's word.
+///
+/// # Errors
+/// As [`create_in`].
+pub async fn create(app: &App, user: UserId, name: &str, days: i64) -> Result<NewPersonalToken> {
+    create_in(app, user, None, name, days).await
+}
+
+/// Makes a token of a person. It opens what wants an issuer's word where the session that it is made in came by that.
 ///
 /// # Errors
 /// `request.invalid` for a bad name, or days outside 1 to [`DAYS_MAX`].
-pub async fn create(app: &App, user: UserId, name: &str, days: i64) -> Result<NewPersonalToken> {
+pub async fn create_in(
+    app: &App,
+    user: UserId,
+    made_in: Option<SessionId>,
+    name: &str,
+    days: i64,
+) -> Result<NewPersonalToken> {
     if !(1..=DAYS_MAX).contains(&days) {
         return Err(Error::invalid("/days", format!("must be 1 to {DAYS_MAX}")));
     }
@@ -29,7 +43,7 @@ pub async fn create(app: &App, user: UserId, name: &str, days: i64) -> Result<Ne
         .ok_or_else(|| Error::new(Code::Internal, "a new token does not read back"))?;
     let (id, expires_at) = (PersonalTokenId::new(), app.clock.now() + TimeDelta::days(days));
     let mut tx = app.db.person(user).await?;
-    let token = store::insert(&mut tx, id, name.trim(), (&parsed.key_id, &parsed.hash), expires_at).await?;
+    let token = store::insert(&mut tx, id, name.trim(), (&parsed.key_id, &parsed.hash), expires_at, made_in).await?;
     tx.commit().await?;
     let changes = json!({ "personal_token": id, "expires_at": expires_at });
     told_of(app, user, None, "user.personal_token_created", &changes).await?;

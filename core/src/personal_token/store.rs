@@ -6,7 +6,7 @@ use sqlx::AssertSqlSafe;
 use super::PersonalToken;
 use crate::db::{Db, PersonTx, failed};
 use crate::error::Result;
-use crate::id::{PersonalTokenId, UserId};
+use crate::id::{PersonalTokenId, SessionId, UserId};
 
 const TOKEN: &str = "id, name, 'fr_user_' || key_id as prefix, created_at, expires_at, last_used_at,
                      case when revoked_at is not null then 'revoked'
@@ -35,10 +35,12 @@ pub(crate) async fn insert(
     name: &str,
     (key_id, hash): (&str, &[u8]),
     expires_at: DateTime<Utc>,
+    made_in: Option<SessionId>,
 ) -> Result<PersonalToken> {
     sqlx::query_as(AssertSqlSafe(format!(
-        "insert into personal_token (user_id, id, name, key_id, secret_hash, expires_at)
-         values ($1, $2, $3, $4, $5, $6)
+        "insert into personal_token (user_id, id, name, key_id, secret_hash, expires_at, sso_connections)
+         values ($1, $2, $3, $4, $5, $6,
+                 coalesce((select s.sso_connections from session as s where s.user_id = $1 and s.id = $7), '{{}}'))
          returning {TOKEN}"
     )))
     .bind(tx.user())
@@ -47,6 +49,7 @@ pub(crate) async fn insert(
     .bind(key_id)
     .bind(hash)
     .bind(expires_at)
+    .bind(made_in)
     .fetch_one(tx.conn())
     .await
     .map_err(failed("cannot store the personal token"))

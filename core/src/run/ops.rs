@@ -24,7 +24,7 @@ pub async fn request(app: &App, caller: &Caller, sync_id: SyncId) -> Result<(Run
     let trigger = match caller.actor {
         Actor::ApiKey { .. } | Actor::User { by: Credential::Token(_), .. } => "api",
         Actor::User { by: Credential::Session(_) | Credential::None, .. } => "manual",
-        Actor::Command | Actor::Consent => "command",
+        Actor::Command | Actor::Consent | Actor::Stranger => "command",
     };
     limit::ops::refuse_spent(&mut tx, app.clock.now()).await?;
     let requested = enqueue(&mut tx, caller, sync_id, trigger, None).await?;

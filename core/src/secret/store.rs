@@ -3,9 +3,9 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::db::{Db, PersonTx, TenantTx, failed};
+use crate::db::{Db, OrganizationTx, PersonTx, TenantTx, failed};
 use crate::error::{Code, Error, Result};
-use crate::id::{SecretId, UserId, WorkspaceId};
+use crate::id::{OrganizationId, SecretId, UserId, WorkspaceId};
 use crate::vault::{Owner, Rewrapped, Sealed};
 
 #[derive(sqlx::FromRow)]
@@ -39,6 +39,7 @@ pub(crate) struct SealedField {
 pub(crate) enum Holder {
     Workspace(WorkspaceId),
     Person(UserId),
+    Organization(OrganizationId),
 }
 
 impl std::fmt::Display for Holder {
@@ -46,6 +47,7 @@ impl std::fmt::Display for Holder {
         match self {
             Self::Workspace(id) => id.fmt(f),
             Self::Person(id) => id.fmt(f),
+            Self::Organization(id) => id.fmt(f),
         }
     }
 }
@@ -67,6 +69,7 @@ impl WrappedKey {
         match self.owner_kind.as_str() {
             "workspace" => Ok(Holder::Workspace(self.owner_id.into())),
             "person" => Ok(Holder::Person(self.owner_id.into())),
+            "organization" => Ok(Holder::Organization(self.owner_id.into())),
             other => Err(Error::new(Code::Internal, format!("secrets of a `{other}` are not known to this version"))),
         }
     }
@@ -242,6 +245,30 @@ pub(crate) async fn set_wrapped_key_of_person(tx: &mut PersonTx, row: &WrappedKe
            and wrapped_key = $3",
     )
     .bind(tx.user())
+    .bind(row.id)
+    .bind(&row.wrapped_key)
+    .bind(&anew.master_key)
+    .bind(&anew.wrapped_key)
+    .execute(tx.conn())
+    .await
+    .map(|done| done.rows_affected() == 1)
+    .map_err(failed("cannot store the re-wrapped key"))
+}
+
+/// The same of the secret of an organization's issuer.
+pub(crate) async fn set_wrapped_key_of_organization(
+    tx: &mut OrganizationTx,
+    row: &WrappedKey,
+    anew: &Rewrapped,
+) -> Result<bool> {
+    sqlx::query(
+        "update sso_secret
+         set master_key = $4, wrapped_key = $5
+         where organization_id = $1
+           and id = $2
+           and wrapped_key = $3",
+    )
+    .bind(tx.organization())
     .bind(row.id)
     .bind(&row.wrapped_key)
     .bind(&anew.master_key)

@@ -146,6 +146,11 @@ async fn rewrap(app: &App, row: &WrappedKey) -> Result<bool> {
             let done = store::set_wrapped_key_of_person(&mut tx, row, &anew).await?;
             tx.commit().await.map(|()| done)
         }
+        Holder::Organization(organization) => {
+            let mut tx = app.db.organization(organization).await?;
+            let done = store::set_wrapped_key_of_organization(&mut tx, row, &anew).await?;
+            tx.commit().await.map(|()| done)
+        }
     }
 }
 

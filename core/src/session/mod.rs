@@ -6,6 +6,9 @@
 //!                                                                   └─ proved again: another token, recent again
 //! ~~~
 //!
+//! An organization can have its workspaces opened by its own issuer's word alone. Then a password opens nothing of it, but for
+//! the one owner who breaks the glass when the issuer fails: with a second factor, and told to every owner.
+//!
 //! The token is drawn anew whenever the session comes to open more; its hash alone is stored.
 pub mod ops;
 pub(crate) mod store;
@@ -16,7 +19,7 @@ use serde::Serialize;
 use crate::access::{Actor, Credential};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
-use crate::id::{RequestId, SessionId, UserId};
+use crate::id::{OrganizationId, RequestId, SessionId, SsoConnectionId, UserId};
 use crate::settings::Secret;
 
 /// Minutes after a proof in which dangerous acts are allowed without another.
@@ -67,6 +70,15 @@ pub struct Begun {
     pub expires_at: DateTime<Utc>,
 }
 
+/// What issuers' words added to a session.
+#[derive(Debug, Clone, Default, sqlx::FromRow)]
+pub(crate) struct Vouched {
+    /// The connections that they came by.
+    pub(crate) connections: Vec<SsoConnectionId>,
+    /// The only organization that the session opens: of an issuer's that does not speak for the person's own address.
+    pub(crate) confined_to: Option<OrganizationId>,
+}
+
 /// Who is there, by a session's token.
 #[derive(Debug, Clone)]
 pub struct Known {
@@ -76,6 +88,8 @@ pub struct Known {
     pub session: SessionId,
     /// When they last proved it.
     pub auth_at: DateTime<Utc>,
+    /// The only organization that the session opens; it does nothing to the person themselves.
+    pub confined_to: Option<OrganizationId>,
     /// The request.
     pub request: Option<RequestId>,
 }
@@ -92,6 +106,10 @@ impl Known {
     /// # Errors
     /// `auth.proof_too_old`.
     pub fn must_be_recent(&self, app: &App) -> Result<()> {
+        if self.confined_to.is_some() {
+            let told = "an organization's issuer vouched for you, and this is about you: it wants your own password";
+            return Err(Error::new(Code::ProofTooOld, told));
+        }
         if app.clock.now() - self.auth_at <= TimeDelta::minutes(RECENT_MINUTES) {
             return Ok(());
         }

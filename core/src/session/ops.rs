@@ -4,11 +4,15 @@ use chrono::TimeDelta;
 use serde_json::json;
 
 use super::store::{self, InsertSession};
-use super::{Begun, Known, Origin, Session};
+use super::{Begun, Known, Origin, Session, Vouched};
+use crate::access::{OrganizationCaller, Right};
 use crate::app::App;
+use crate::audit::ops::{Entry, record_in_organization};
 use crate::error::{Code, Error, Result};
-use crate::id::{RequestId, SessionId, UserId};
+use crate::id::{OrganizationId, RequestId, SessionId, UserId};
 use crate::key_text;
+use crate::mail::Mail;
+use crate::organization;
 use crate::settings::Secret;
 use crate::user::{self, hash_password, ops as person, verify_password};
 
@@ -44,7 +48,17 @@ pub async fn sign_in(app: &App, email: &str, password: &Secret, origin: &Origin)
         let told = "the address is not proved yet; a mail with a link is on its way";
         return Err(Error::new(Code::AddressUnproved, told));
     }
-    begin(app, found.id, &["pwd"], known.has_second_factor, origin).await
+    refuse_barred(app, found.id).await?;
+    begin(app, found.id, &["pwd"], known.has_second_factor, origin, &Vouched::default()).await
+}
+
+/// Refuses a password that opens nothing: every organization of the person takes its own issuer's word alone.
+async fn refuse_barred(app: &App, user: UserId) -> Result<()> {
+    let mut tx = app.db.person(user).await?;
+    if user::store::password_use(&mut tx, &[]).await?.is_barred {
+        return Err(Error::new(Code::SsoRequired, "your organization takes its own issuer's word alone"));
+    }
+    Ok(())
 }
 
 /// Opens a pending session by a code of the second factor or a recovery code; it gets another token.
@@ -58,15 +72,23 @@ pub async fn give_code(app: &App, token: &Secret, code: &str, origin: &Origin) -
     let method = person::take_code(app, found.user_id, code).await?;
     let mut tx = app.db.person(found.user_id).await?;
     let first = store::get(&mut tx, found.id).await?.ok_or_else(refused)?;
+    let vouched = store::vouched(&mut tx, found.id).await?;
     store::revoke(&mut tx, found.id).await?;
     tx.commit().await?;
     let mut amr: Vec<_> = first.amr.iter().map(String::as_str).collect();
     amr.push(method);
-    begin(app, found.user_id, &amr, false, origin).await
+    begin(app, found.user_id, &amr, false, origin, &vouched).await
 }
 
 /// Begins a session of a person who has proved who they are by `amr`.
-pub(crate) async fn begin(app: &App, user: UserId, amr: &[&str], pending: bool, origin: &Origin) -> Result<Begun> {
+pub(crate) async fn begin(
+    app: &App,
+    user: UserId,
+    amr: &[&str],
+    pending: bool,
+    origin: &Origin,
+    vouched: &Vouched,
+) -> Result<Begun> {
     let mut tx = app.db.person(user).await?;
     let (idle_hours, hours) = store::hours(&mut tx).await?;
     let span = if pending { TimeDelta::minutes(PENDING_MINUTES) } else { TimeDelta::hours(hours.into()) };
@@ -80,14 +102,55 @@ pub(crate) async fn begin(app: &App, user: UserId, amr: &[&str], pending: bool, 
             .map(|text| text.chars().filter(|letter| !letter.is_control()).take(300).collect()),
         ..origin.clone()
     };
-    store::insert(&mut tx, &InsertSession { id, hash: &hash, pending, amr, idle_hours, expires_at, origin: &origin })
-        .await?;
+    let insert = InsertSession { id, hash: &hash, pending, amr, idle_hours, expires_at, origin: &origin, vouched };
+    store::insert(&mut tx, &insert).await?;
+    let glass = user::store::password_use(&mut tx, &vouched.connections).await?.breaks_glass_of;
     tx.commit().await?;
     if !pending {
-        let changes = json!({ "session": id, "amr": amr, "ip": origin.ip });
+        let changes = json!({
+            "session": id, "amr": amr, "ip": origin.ip, "sso_connections": vouched.connections,
+        });
         person::told_of(app, user, origin.request, "user.signed_in", &changes).await?;
+        if amr.contains(&"pwd") {
+            for organization in glass {
+                tell_broken_glass(app, user, organization, id, &origin).await?;
+            }
+        }
     }
     Ok(Begun { user, token, pending, expires_at })
+}
+
+/// An owner came in past the issuer: the log says so loudly, and every owner gets a mail.
+async fn tell_broken_glass(
+    app: &App,
+    user: UserId,
+    organization: OrganizationId,
+    session: SessionId,
+    origin: &Origin,
+) -> Result<()> {
+    tracing::warn!(user.id = %user, organization.id = %organization, "the glass was broken: an owner came in by password");
+    let who = person::get(app, user).await?;
+    let mut tx = app.db.organization(organization).await?;
+    let actor = crate::access::Actor::User { user, by: crate::access::Credential::Session(session) };
+    let mut caller = OrganizationCaller::new(organization, actor, Vec::<Right>::new());
+    caller.request = origin.request;
+    let changes = json!({ "session": session, "ip": origin.ip });
+    let entry = Entry { action: "sso.glass_broken", target_kind: "user", target: user.uuid(), changes };
+    record_in_organization(&mut tx, &caller, entry).await?;
+    let name = organization::store::get(&mut tx).await?.name;
+    let owners = store::owners(&mut tx).await?;
+    tx.commit().await?;
+    let subject = format!("Somebody broke the glass of {}", name.replace(char::is_control, " "));
+    let text = format!(
+        "{} signed in to {name} on Freshet by password, past the issuer that {name} otherwise asks for.\n\n\
+         From: {}\n\nIf this was not agreed on, end their sessions, and change who may break the glass.\n",
+        who.email,
+        origin.ip.as_deref().unwrap_or("unknown"),
+    );
+    for to in owners {
+        app.mailer.send(Mail { to, subject: subject.clone(), text: text.clone() });
+    }
+    Ok(())
 }
 
 /// Who holds this token; none for one of no open session.
@@ -103,8 +166,9 @@ pub async fn find(app: &App, token: &Secret, request: Option<RequestId>) -> Resu
         return Ok(None);
     };
     let mut tx = app.db.person(found.user_id).await?;
-    let session = store::get(&mut tx, found.id).await?;
-    Ok(session.map(|session| Known { user: found.user_id, session: found.id, auth_at: session.auth_at, request }))
+    let Some(session) = store::get(&mut tx, found.id).await? else { return Ok(None) };
+    let confined_to = store::vouched(&mut tx, found.id).await?.confined_to;
+    Ok(Some(Known { user: found.user_id, session: found.id, auth_at: session.auth_at, confined_to, request }))
 }
 
 /// Whether the token is of a session that waits for the second factor.
@@ -139,8 +203,19 @@ pub async fn prove_again(app: &App, known: &Known, proof: &Secret) -> Result<Sec
     };
     let token = key_text::draw_word();
     let mut tx = app.db.person(known.user).await?;
+    let before = store::get(&mut tx, known.session).await?.map(|session| session.amr).unwrap_or_default();
+    let vouched = store::vouched(&mut tx, known.session).await?.connections;
     store::rotate(&mut tx, known.session, &key_text::hash(token.expose()), method).await?;
+    let glass = user::store::password_use(&mut tx, &vouched).await?.breaks_glass_of;
     tx.commit().await?;
+    // With the second factor of before, the password now opens what it would have opened at sign-in.
+    let had = |method: &str| before.iter().any(|one| one == method);
+    if method == "pwd" && !had("pwd") && (had("otp") || had("kba")) {
+        let origin = Origin { request: known.request, ..Origin::default() };
+        for organization in glass {
+            tell_broken_glass(app, known.user, organization, known.session, &origin).await?;
+        }
+    }
     Ok(token)
 }
 
@@ -201,6 +276,9 @@ pub async fn change_password(app: &App, known: &Known, new: &Secret) -> Result<(
 pub async fn reset(app: &App, word: &Secret, new: &Secret) -> Result<UserId> {
     let hash = hash_password(new, &[]).await?;
     let mut tx = person::take_word(app, word, "reset").await?;
+    if user::store::password_use(&mut tx, &[]).await?.is_barred {
+        return Err(Error::new(Code::SsoRequired, "your organization takes its own issuer's word alone"));
+    }
     user::store::set_password(&mut tx, &hash).await?;
     // The mail came to the address.
     user::store::set_verified(&mut tx).await?;
@@ -218,5 +296,5 @@ pub async fn reset(app: &App, word: &Secret, new: &Secret) -> Result<UserId> {
 pub async fn must_be_recent(app: &App, user: UserId, session: SessionId) -> Result<()> {
     let mut tx = app.db.person(user).await?;
     let found = store::get(&mut tx, session).await?.ok_or_else(|| Error::not_found("session"))?;
-    Known { user, session, auth_at: found.auth_at, request: None }.must_be_recent(app)
+    Known { user, session, auth_at: found.auth_at, confined_to: None, request: None }.must_be_recent(app)
 }

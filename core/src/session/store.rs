@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Origin, Session};
-use crate::db::{Db, PersonTx, failed};
+use super::{Origin, Session, Vouched};
+use crate::db::{Db, OrganizationTx, PersonTx, failed};
 use crate::error::Result;
-use crate::id::{SessionId, UserId};
+use crate::id::{SessionId, SsoConnectionId, UserId};
 
 /// A session to be stored.
 pub(crate) struct InsertSession<'a> {
@@ -16,6 +16,7 @@ pub(crate) struct InsertSession<'a> {
     pub(crate) idle_hours: i32,
     pub(crate) expires_at: DateTime<Utc>,
     pub(crate) origin: &'a Origin,
+    pub(crate) vouched: &'a Vouched,
 }
 
 #[derive(sqlx::FromRow)]
@@ -36,8 +37,9 @@ pub(crate) async fn find(db: &Db, hash: &[u8]) -> Result<Option<FoundSession>> {
 
 pub(crate) async fn insert(tx: &mut PersonTx, session: &InsertSession<'_>) -> Result<()> {
     sqlx::query(
-        "insert into session (user_id, id, token_hash, pending, amr, idle_hours, expires_at, ip, user_agent)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "insert into session (user_id, id, token_hash, pending, amr, idle_hours, expires_at, ip, user_agent,
+                              sso_connections, confined_to)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(tx.user())
     .bind(session.id)
@@ -48,6 +50,8 @@ pub(crate) async fn insert(tx: &mut PersonTx, session: &InsertSession<'_>) -> Re
     .bind(session.expires_at)
     .bind(&session.origin.ip)
     .bind(&session.origin.user_agent)
+    .bind(&session.vouched.connections)
+    .bind(session.vouched.confined_to)
     .execute(tx.conn())
     .await
     .map(|_| ())
@@ -113,12 +117,13 @@ pub(crate) async fn revoke_others(tx: &mut PersonTx, but: Option<SessionId>) -> 
     .map_err(failed("cannot end the sessions"))
 }
 
-/// Gives the session another token, as just proved.
+/// Gives the session another token, as just proved. By a proof of the person's own it is confined to no organization.
 pub(crate) async fn rotate(tx: &mut PersonTx, id: SessionId, hash: &[u8], method: &str) -> Result<()> {
     sqlx::query(
         "update session
          set token_hash = $3, auth_at = now(),
-             amr = case when $4 = any (amr) then amr else amr || $4 end
+             amr = case when $4 = any (amr) then amr else amr || $4 end,
+             confined_to = case when $4 = 'fed' then confined_to end
          where user_id = $1
            and id = $2",
     )
@@ -143,4 +148,50 @@ pub(crate) async fn hours(tx: &mut PersonTx) -> Result<(i32, i32)> {
     .fetch_one(tx.conn())
     .await
     .map_err(failed("cannot read how long sessions last"))
+}
+
+/// What issuers' words added to a session.
+pub(crate) async fn vouched(tx: &mut PersonTx, id: SessionId) -> Result<Vouched> {
+    sqlx::query_as("select sso_connections as connections, confined_to from session where user_id = $1 and id = $2")
+        .bind(tx.user())
+        .bind(id)
+        .fetch_one(tx.conn())
+        .await
+        .map_err(failed("cannot read who vouched for the session"))
+}
+
+/// Adds an issuer's word to a session.
+pub(crate) async fn vouch(tx: &mut PersonTx, id: SessionId, connection: SsoConnectionId) -> Result<()> {
+    sqlx::query(
+        "update session
+         set sso_connections = array_append(array_remove(sso_connections, $3), $3)
+         where user_id = $1
+           and id = $2",
+    )
+    .bind(tx.user())
+    .bind(id)
+    .bind(connection)
+    .execute(tx.conn())
+    .await
+    .map(|_| ())
+    .map_err(failed("cannot note who vouched for the session"))
+}
+
+/// The addresses of an organization's owners.
+pub(crate) async fn owners(tx: &mut OrganizationTx) -> Result<Vec<String>> {
+    sqlx::query_scalar(
+        "select u.email
+         from membership as m
+         join app_user as u on u.id = m.user_id
+         where m.organization_id = $1
+           and m.workspace_id is null
+           and m.role = 'owner'
+           and u.disabled_at is null
+         order by m.id
+         limit 50",
+    )
+    .bind(tx.organization())
+    .fetch_all(tx.conn())
+    .await
+    .map_err(failed("cannot read the owners"))
 }

@@ -199,9 +199,21 @@ pub async fn ask_reset(app: &App, email: &str) -> Result<()> {
 
 async fn send_reset(app: &App, email: &str) -> Result<()> {
     let Some(found) = store::find(&app.db, email).await?.filter(|found| !found.disabled) else { return Ok(()) };
-    let word = draw_reset_word(app, found.id).await?;
     let mut tx = app.db.person(found.id).await?;
     let person = store::get(&mut tx).await?;
+    let is_barred = store::password_use(&mut tx, &[]).await?.is_barred;
+    drop(tx);
+    if is_barred {
+        let text = format!(
+            "Somebody asked to reset your password of Freshet.\n\n\
+             Your organization takes its own issuer's word alone, and no password. Sign in with your organization:\n\n\
+             {}/sso\n\nIf it was not you, there is nothing to do.\n",
+            app.settings.public_url(),
+        );
+        app.mailer.send(Mail { to: person.email, subject: "Sign in with your organization".into(), text });
+        return Ok(());
+    }
+    let word = draw_reset_word(app, found.id).await?;
     let text = format!(
         "Somebody asked to reset your password of Freshet.\n\nChoose a new one:\n\n{}/reset?word={}\n\n\
          The link is good for {RESET_MINUTES} minutes. If it was not you, there is nothing to do.\n",
@@ -274,9 +286,14 @@ pub async fn confirm_second_factor(app: &App, user: UserId, code: &str) -> Resul
 /// Takes the second factor away, with its recovery codes.
 ///
 /// # Errors
-/// [`Code::Database`]; that it is really them was proved before.
+/// `request.wrong_state` for the owner who breaks an organization's glass; that it is really them was proved before.
 pub async fn remove_second_factor(app: &App, user: UserId) -> Result<()> {
     let mut tx = app.db.person(user).await?;
+    if store::breaks_glass(&mut tx).await? {
+        let told =
+            "you are the owner who comes in when your organization's issuer fails, and that wants a second factor";
+        return Err(Error::new(Code::WrongState, told));
+    }
     store::remove_factor(&mut tx).await?;
     tx.commit().await?;
     told_of(app, user, None, "user.second_factor_removed", &json!({})).await

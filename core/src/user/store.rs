@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::User;
 use crate::db::{Db, PersonTx, failed};
 use crate::error::Result;
-use crate::id::{OrganizationId, SecretId, UserId};
+use crate::id::{OrganizationId, SecretId, SsoConnectionId, UserId};
 use crate::vault::Sealed;
 
 /// A person to be stored.
@@ -303,4 +303,63 @@ pub(crate) async fn note_sign_in(db: &Db, key: &[u8], succeeded: bool) -> Result
         .await
         .map(|_| ())
         .map_err(failed("cannot note the try to sign in"))
+}
+
+/// Whether the person is the one who comes in past the issuer of an organization.
+pub(crate) async fn breaks_glass(tx: &mut PersonTx) -> Result<bool> {
+    sqlx::query_scalar("select exists (select 1 from sso_connection where enforce and break_glass_user_id = $1)")
+        .bind(tx.user())
+        .fetch_one(tx.conn())
+        .await
+        .map_err(failed("cannot read whose glass the person breaks"))
+}
+
+/// Forgets everything that was ever set to prove that it is them: what stood there before the address was proved may be
+/// somebody else's.
+pub(crate) async fn forget_proofs(tx: &mut PersonTx) -> Result<()> {
+    for statement in [
+        "delete from password where user_id = $1",
+        "delete from recovery_code where user_id = $1",
+        "delete from totp where user_id = $1",
+        "delete from identity where user_id = $1",
+        "delete from mailed_token where user_id = $1",
+        "update personal_token set revoked_at = coalesce(revoked_at, now()) where user_id = $1",
+        "update session set revoked_at = coalesce(revoked_at, now()) where user_id = $1",
+    ] {
+        let done = sqlx::query(statement).bind(tx.user()).execute(tx.conn()).await;
+        done.map_err(failed("cannot forget what the person was known by"))?;
+    }
+    Ok(())
+}
+
+/// What a password is good for.
+#[derive(sqlx::FromRow)]
+pub(crate) struct PasswordUse {
+    /// Every organization of the person takes its own issuer's word alone.
+    pub(crate) is_barred: bool,
+    /// The organizations that do, and let this person in all the same.
+    pub(crate) breaks_glass_of: Vec<OrganizationId>,
+}
+
+/// What the person's password is good for, by the organizations that they belong to; whose connections have vouched for them
+/// breaks no glass.
+pub(crate) async fn password_use(tx: &mut PersonTx, vouched: &[SsoConnectionId]) -> Result<PasswordUse> {
+    sqlx::query_as(
+        "select coalesce(bool_and(enforced and not glass), false) as is_barred,
+                coalesce(array_agg(distinct organization_id) filter (where glass), '{}') as breaks_glass_of
+         from (select m.organization_id,
+                      exists (select 1 from sso_connection as c
+                              where c.organization_id = m.organization_id and c.enforce) as enforced,
+                      exists (select 1 from sso_connection as c
+                              where c.organization_id = m.organization_id and c.enforce
+                                and c.break_glass_user_id = m.user_id
+                                and not c.id = any ($2)) as glass
+               from membership as m
+               where m.user_id = $1) as place",
+    )
+    .bind(tx.user())
+    .bind(vouched)
+    .fetch_one(tx.conn())
+    .await
+    .map_err(failed("cannot read how the person's organizations sign in"))
 }

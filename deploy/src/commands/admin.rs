@@ -9,7 +9,7 @@ use freshet_core::limit::{Limit, Limits};
 use freshet_core::secret::turnover;
 use freshet_core::settings::{Reach, Settings};
 use freshet_core::vault::Vault;
-use freshet_core::{db, deletion, limit, organization, user, workspace};
+use freshet_core::{db, deletion, domain, limit, organization, sso, user, workspace};
 use serde_json::json;
 
 use crate::wire;
@@ -132,6 +132,53 @@ impl User {
             Self::ResetPassword { email } => {
                 let word = user::ops::reset_word(&app, &email).await?;
                 println!("{}/reset?word={}", app.settings.public_url(), word.expose());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Domain {
+    /// Have an organization have a domain, by your word instead of a TXT record; prints it as JSON
+    Verify {
+        /// The organization's slug
+        organization: String,
+        /// The domain: acme.example
+        domain: String,
+    },
+}
+
+impl Domain {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let app = wire::app(Settings::load()?).await?;
+        match self {
+            Self::Verify { organization, domain } => {
+                let caller = OrganizationCaller::command(organization::ops::find(&app, &organization).await?);
+                let verified = domain::ops::verify_by_hand(&app, &caller, &domain).await?;
+                println!("{}", json!(verified));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Sso {
+    /// Open an organization for passwords again, when its issuer fails and nobody breaks the glass
+    Release {
+        /// The organization's slug
+        organization: String,
+    },
+}
+
+impl Sso {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let app = wire::app(Settings::load()?).await?;
+        match self {
+            Self::Release { organization } => {
+                let caller = OrganizationCaller::command(organization::ops::find(&app, &organization).await?);
+                println!("{}", json!({ "released": sso::ops::release(&app, &caller).await? }));
             }
         }
         Ok(())

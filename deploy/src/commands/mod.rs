@@ -44,6 +44,12 @@ enum Role {
     /// People
     #[command(subcommand)]
     User(admin::User),
+    /// Domains of organizations
+    #[command(subcommand)]
+    Domain(admin::Domain),
+    /// Sign-in by organizations' issuers
+    #[command(subcommand)]
+    Sso(admin::Sso),
     /// Measure, beside a peer or a limit in the same run
     #[command(subcommand)]
     Bench(Bench),
@@ -68,6 +74,8 @@ impl Command {
             Role::Organization(command) => command.run().await,
             Role::Key(command) => command.run().await,
             Role::User(command) => command.run().await,
+            Role::Domain(command) => command.run().await,
+            Role::Sso(command) => command.run().await,
             Role::Bench(command) => command.run().await,
             Role::Openapi => {
                 println!("{}", freshet_api::openapi_json()?);

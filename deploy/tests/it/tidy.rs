@@ -70,6 +70,19 @@ fn connectors_dial_through_the_egress_policy() {
 }
 
 #[test]
+fn who_serves_pages_dials_an_issuer_by_one_way_and_nobody_else() {
+    let ways = ["TcpStream::connect", "lookup_host", "to_socket_addrs", "Client::builder", "reqwest::"];
+    // The policy itself, the one way to issuers, and mail, whose server is the installation's own.
+    let judged = ["core/src/egress.rs", "core/src/sso/dial.rs"];
+    for folder in ["core/src", "api/src", "web/src"] {
+        for (name, text) in rust_files(folder) {
+            let found = ways.iter().find(|way| text.contains(*way));
+            assert!(found.is_none() || judged.contains(&name.as_str()), "{name}: {found:?} dials what nobody judged");
+        }
+    }
+}
+
+#[test]
 fn a_statement_of_a_store_names_the_workspace_or_asks_a_dispatcher_function() {
     for (name, text) in rust_files("core/src").iter().filter(|(name, _)| name.ends_with("/store.rs")) {
         for statement in text.split("sqlx::query").skip(1) {

@@ -7,6 +7,7 @@ mod join;
 mod recover;
 mod set_up;
 mod sign_in;
+mod sso;
 
 use askama::Template;
 use axum::Router;
@@ -22,6 +23,7 @@ pub(crate) fn routes() -> Router<Web> {
     Router::new()
         .merge(home::routes())
         .merge(sign_in::routes())
+        .merge(sso::routes())
         .merge(set_up::routes())
         .merge(join::routes())
         .merge(recover::routes())

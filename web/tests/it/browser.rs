@@ -12,6 +12,8 @@ pub struct Browser<'a> {
     bench: &'a Bench,
     router: axum::Router,
     pub cookie: String,
+    /// The cookie of a sign-in that is on its way to an issuer.
+    pub attempt: String,
 }
 
 pub struct Page {
@@ -44,7 +46,7 @@ pub async fn bench(settings: &[(&str, &str)]) -> Bench {
 
 impl<'a> Browser<'a> {
     pub fn new(bench: &'a Bench) -> Self {
-        Self { bench, router: freshet_web::router(bench.app.clone()), cookie: String::new() }
+        Self { bench, router: freshet_web::router(bench.app.clone()), cookie: String::new(), attempt: String::new() }
     }
 
     /// The pages' router, for who asks it what it answers.
@@ -68,8 +70,8 @@ impl<'a> Browser<'a> {
 
     pub async fn send(&mut self, method: &str, path: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Page {
         let mut request = Request::builder().method(method).uri(path);
-        if !self.cookie.is_empty() {
-            request = request.header(header::COOKIE, &self.cookie);
+        for cookie in [&self.cookie, &self.attempt].into_iter().filter(|cookie| !cookie.is_empty()) {
+            request = request.header(header::COOKIE, cookie);
         }
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -84,7 +86,8 @@ impl<'a> Browser<'a> {
         let (parts, body) = response.into_parts();
         for cookie in parts.headers.get_all(header::SET_COOKIE) {
             let pair = cookie.to_str().unwrap().split(';').next().unwrap();
-            self.cookie = if pair.ends_with('=') { String::new() } else { pair.to_owned() };
+            let place = if pair.contains("fr_o=") { &mut self.attempt } else { &mut self.cookie };
+            *place = if pair.ends_with('=') { String::new() } else { pair.to_owned() };
         }
         let text = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap();
         Page { status: parts.status.as_u16(), headers: parts.headers, text }

@@ -4,6 +4,11 @@
 
 mod attacks;
 mod browser;
+mod dns;
 mod doors;
+mod enforced;
+mod issuers;
 #[path = "../../../api/tests/it/routes.rs"]
 mod routes;
+mod sso;
+mod sso_refused;

@@ -39,6 +39,7 @@ const CHECKS: &[Check] = &[
     Check { name: "metrics", settings: &["metrics_listen"] },
     Check { name: "public url", settings: &["public_url"] },
     Check { name: "mail", settings: &["smtp_url", "mail_from"] },
+    Check { name: "dns", settings: &["dns_server"] },
     Check { name: "traces", settings: &["otlp_endpoint", "otlp_headers", "otlp_ratio"] },
     Check { name: "egress", settings: &["egress_reach", "egress_allow", "sign_up"] },
     Check { name: "snowflake hosts", settings: &["snowflake_hosts"] },

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use freshet_core::domain;
 use freshet_core::egress::Egress;
 use freshet_core::mail::Mailer;
 use freshet_core::settings::{Reach, Settings, SignUp};
@@ -22,6 +23,7 @@ pub(super) async fn look(settings: &Settings, report: &mut Report) {
     report.tell("metrics", metrics(settings).await);
     report.tell("public url", public_url(settings));
     report.tell("mail", mail(settings).await);
+    report.tell("dns", dns(settings));
     report.tell("traces", traces(settings).await);
     report.tell("egress", egress(settings));
     report.tell("snowflake hosts", snowflake_hosts(settings));
@@ -58,6 +60,15 @@ async fn metrics(settings: &Settings) -> Found {
             "Keep the port from strangers, or name the address that Prometheus uses.",
         ),
         found => found,
+    }
+}
+
+/// Whether a server is named, not whether it answers: nothing there is ours to ask for.
+fn dns(settings: &Settings) -> Found {
+    match domain::check_server(&settings.dns_server) {
+        Ok(()) if settings.dns_server.is_empty() => fine("proofs of domains are asked of the system's server"),
+        Ok(()) => fine(format!("proofs of domains are asked of {}", settings.dns_server)),
+        Err(found) => error(&found),
     }
 }
 

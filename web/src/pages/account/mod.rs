@@ -8,15 +8,18 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use freshet_core::api_key::KeyState;
 use freshet_core::error::{Code, Error};
-use freshet_core::id::{PersonalTokenId, SessionId};
+use freshet_core::id::{IdentityId, PersonalTokenId, SessionId, SsoConnectionId};
+use freshet_core::identity::{self, Identity};
 use freshet_core::personal_token::{self, PersonalToken};
 use freshet_core::session::{self, Session};
+use freshet_core::sso::Door;
+use freshet_core::sso::sign_in::{Purpose, doors_of_person, start};
 use freshet_core::user::{self, User};
 use qrcode::QrCode;
 use qrcode::render::svg;
 use serde::Deserialize;
 
-use super::{Hidden, again, error, page};
+use super::{Hidden, again, error, page, sso};
 use crate::Web;
 use crate::layout::Trouble;
 use crate::visitor::Here;
@@ -30,6 +33,8 @@ pub(super) fn routes() -> Router<Web> {
         .route("/account/sessions/end-others", post(end_others))
         .route("/account/second-factor", get(show_factor).post(confirm_factor))
         .route("/account/second-factor/remove", post(remove_factor))
+        .route("/account/identities/{id}/unlink", post(unlink))
+        .route("/account/identities/{connection}/link", post(link))
         .route("/account/tokens", post(make_token))
         .route("/account/tokens/{id}/revoke", post(revoke_token))
 }
@@ -44,6 +49,8 @@ struct Page {
     sessions: Vec<Session>,
     own: SessionId,
     tokens: Vec<PersonalToken>,
+    identities: Vec<Identity>,
+    doors: Vec<Door>,
     made: Option<String>,
 }
 
@@ -83,9 +90,11 @@ async fn account(web: &Web, here: &Here, wrong: Option<Error>, made: Option<Stri
         let user = user::ops::get(&web.app, here.known.user).await?;
         let sessions = session::ops::list(&web.app, here.known.user).await?;
         let tokens = personal_token::ops::list(&web.app, here.known.user).await?;
-        Ok::<_, Error>((user, sessions, tokens))
+        let identities = identity::ops::list(&web.app, here.known.user).await?;
+        let doors = doors_of_person(&web.app, here.known.user).await?;
+        Ok::<_, Error>((user, sessions, tokens, identities, doors))
     };
-    let (user, sessions, tokens) = match read.await {
+    let (user, sessions, tokens, identities, doors) = match read.await {
         Ok(read) => read,
         Err(error) => return error::page(&error),
     };
@@ -97,6 +106,8 @@ async fn account(web: &Web, here: &Here, wrong: Option<Error>, made: Option<Stri
         sessions,
         own: here.known.session,
         tokens: tokens.into_iter().filter(|token| token.state == KeyState::Usable).collect(),
+        identities,
+        doors,
         made,
     };
     match wrong {
@@ -217,13 +228,45 @@ async fn remove_factor(State(web): State<Web>, here: Here, Form(change): Form<Ch
     back(&web, &here, done).await
 }
 
+async fn unlink(
+    State(web): State<Web>,
+    here: Here,
+    Path(id): Path<IdentityId>,
+    Form(change): Form<Change>,
+) -> Response {
+    let done = async {
+        here.check(&change.form_token)?;
+        here.known.must_be_recent(&web.app)?;
+        identity::ops::unlink(&web.app, here.known.user, id).await
+    };
+    let done = done.await;
+    back(&web, &here, done).await
+}
+
+async fn link(
+    State(web): State<Web>,
+    here: Here,
+    Path(id): Path<SsoConnectionId>,
+    Form(change): Form<Change>,
+) -> Response {
+    let started = async {
+        here.check(&change.form_token)?;
+        here.known.must_be_recent(&web.app)?;
+        start(&web.app, id, Purpose::Link(&here.known), "/account").await
+    };
+    match started.await {
+        Ok(started) => sso::leave(&web, &started),
+        Err(error) => back(&web, &here, Err(error)).await,
+    }
+}
+
 async fn make_token(State(web): State<Web>, here: Here, Form(change): Form<Change>) -> Response {
     let made = async {
         here.check(&change.form_token)?;
         here.known.must_be_recent(&web.app)?;
         let days = change.days.trim().parse();
         let days = days.map_err(|_| Error::invalid("/days", "must be a whole number of days"))?;
-        personal_token::ops::create(&web.app, here.known.user, &change.name, days).await
+        personal_token::ops::create_in(&web.app, here.known.user, Some(here.known.session), &change.name, days).await
     };
     match made.await {
         Ok(made) => account(&web, &here, None, Some(made.text.expose().to_owned())).await,

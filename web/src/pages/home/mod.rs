@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use freshet_core::access::Credential;
 use freshet_core::error::Error;
 use freshet_core::member::{self, Place};
 use freshet_core::user;
@@ -24,6 +25,8 @@ struct Page {
     who: String,
     form_token: String,
     places: Vec<Place>,
+    /// Whether another organization's issuer vouched for them: then their own proof opens the rest.
+    confined: bool,
 }
 
 async fn show(State(web): State<Web>, here: Result<Here, Response>) -> Response {
@@ -42,6 +45,7 @@ async fn show(State(web): State<Web>, here: Result<Here, Response>) -> Response 
 
 async fn shown(web: &Web, here: &Here) -> Result<Response, Error> {
     let who = user::ops::get(&web.app, here.known.user).await?.name;
-    let places = member::ops::places(&web.app, here.known.user).await?;
-    Ok(page(StatusCode::OK, &Page { who, form_token: here.form_token.clone(), places }))
+    let places = member::ops::places(&web.app, (here.known.user, Credential::Session(here.known.session))).await?;
+    let confined = here.known.confined_to.is_some();
+    Ok(page(StatusCode::OK, &Page { who, form_token: here.form_token.clone(), places, confined }))
 }

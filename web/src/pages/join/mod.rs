@@ -6,7 +6,7 @@ use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use freshet_core::error::Error;
+use freshet_core::error::{Code, Error};
 use freshet_core::member::{self, Offer};
 use freshet_core::session;
 use serde::Deserialize;
@@ -82,8 +82,14 @@ async fn accept(
             return Ok(Redirect::to("/").into_response());
         }
         member::ops::accept_as_new(&web.app, &typed.word.0, &typed.name, &typed.password.0).await?;
-        let begun = session::ops::sign_in(&web.app, &offer.email, &typed.password.0, &origin).await?;
-        Ok(enter(&web, &begun, "/"))
+        match session::ops::sign_in(&web.app, &offer.email, &typed.password.0, &origin).await {
+            Ok(begun) => Ok(enter(&web, &begun, "/")),
+            // They are a member, of an organization that opens by its own issuer's word alone.
+            Err(error) if error.code == Code::SsoRequired => {
+                Ok(Redirect::to(&format!("/sso?email={}", query(&offer.email))).into_response())
+            }
+            Err(error) => Err(error),
+        }
     }
     .await;
     accepted.unwrap_or_else(|error| {

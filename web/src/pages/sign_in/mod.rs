@@ -6,15 +6,17 @@ use axum::extract::{Form, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use freshet_core::error::Error;
-use freshet_core::session;
+use freshet_core::error::{Code, Error};
 use freshet_core::settings::SignUp;
+use freshet_core::sso::Door;
+use freshet_core::sso::sign_in::doors_of_person;
+use freshet_core::{identity, session, user};
 use serde::Deserialize;
 
 use super::{Hidden, Next, again, error, page};
 use crate::Web;
 use crate::layout::Trouble;
-use crate::visitor::{self, From, Here, enter, local};
+use crate::visitor::{self, From, Here, enter, local, query};
 
 pub(super) fn routes() -> Router<Web> {
     Router::new()
@@ -59,6 +61,10 @@ async fn sign_in(State(web): State<Web>, From(origin, ip): From, Form(typed): Fo
     };
     match begun {
         Ok(begun) => enter(&web, &begun, next),
+        Err(error) if error.code == Code::SsoRequired => {
+            let (email, next) = (query(&typed.email), query(next));
+            Redirect::to(&format!("/sso?email={email}&next={next}")).into_response()
+        }
         Err(error) => again(error, |trouble| Page {
             trouble: Some(trouble),
             email: &typed.email,
@@ -116,6 +122,8 @@ struct ProofPage<'a> {
     trouble: Option<Trouble>,
     next: &'a str,
     has_password: bool,
+    has_second_factor: bool,
+    doors: Vec<Door>,
     form_token: &'a str,
 }
 
@@ -133,11 +141,21 @@ async fn show_proof(State(web): State<Web>, here: Here, Query(next): Query<Next>
 }
 
 async fn proof_page(web: &Web, here: &Here, next: &str, wrong: Option<Error>) -> Response {
-    let has_password = match freshet_core::user::ops::get(&web.app, here.known.user).await {
-        Ok(person) => person.has_password,
+    let read = async {
+        let person = user::ops::get(&web.app, here.known.user).await?;
+        // Somebody else's issuer proves nothing about the person themselves.
+        let by_issuer =
+            here.known.confined_to.is_none() && !identity::ops::list(&web.app, here.known.user).await?.is_empty();
+        let doors = if by_issuer { doors_of_person(&web.app, here.known.user).await? } else { Vec::new() };
+        Ok::<_, Error>((person, doors))
+    };
+    let (person, doors) = match read.await {
+        Ok(read) => read,
         Err(error) => return error::page(&error),
     };
-    let form = |trouble| ProofPage { trouble, next, has_password, form_token: &here.form_token };
+    let (has_password, has_second_factor) = (person.has_password, person.has_second_factor);
+    let form =
+        |trouble| ProofPage { trouble, next, has_password, has_second_factor, doors, form_token: &here.form_token };
     match wrong {
         None => page(StatusCode::OK, &form(None)),
         Some(wrong) => again(wrong, |trouble| form(Some(trouble))),

@@ -1,0 +1,160 @@
+//! The one way to an issuer: TLS by rustls with ring, the system's certificates, no redirects, no proxy of the environment,
+//! addresses that the egress policy allows alone, answers of 256 KiB and 10 s at most.
+//!
+//! It is the one place where the process that serves pages dials what a tenant named. A person waits before the browser, so
+//! it cannot be an operation of a worker.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use url::{Host, Url};
+
+use crate::egress::Egress;
+use crate::error::{Code, Error, Result};
+
+/// How long a request may take, from the name's look-up to the answer's last byte.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of an answer, at most: a document, some keys, a token.
+const ANSWER_BYTES_MAX: usize = 256 * 1024;
+
+/// The way to issuers under one egress policy. Cheap to make.
+pub(super) struct Dial {
+    http: reqwest::Client,
+    egress: Arc<Egress>,
+}
+
+impl Dial {
+    /// # Errors
+    /// `platform.internal` when TLS cannot be set up: the machine has no certificates.
+    pub(super) fn new(egress: &Arc<Egress>) -> Result<Self> {
+        static CLIENTS: Mutex<Vec<(Weak<Egress>, reqwest::Client)>> = Mutex::new(Vec::new());
+        let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.retain(|(policy, _)| policy.strong_count() > 0);
+        let known = clients.iter().find(|(policy, _)| policy.as_ptr() == Arc::as_ptr(egress));
+        let http = match known {
+            Some((_, http)) => http.clone(),
+            None => {
+                let http = build(egress)?;
+                clients.push((Arc::downgrade(egress), http.clone()));
+                http
+            }
+        };
+        Ok(Self { http, egress: Arc::clone(egress) })
+    }
+
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse> {
+        let (parts, body) = request.into_parts();
+        let url = parts.uri.to_string();
+        self.check(&url)?;
+        let failed = |what: &str| Error::new(Code::SsoIssuer, what.to_owned());
+        let mut answer = self
+            .http
+            .request(parts.method, url)
+            .headers(parts.headers)
+            .body(body)
+            .send()
+            .await
+            .map_err(|error| failed("an issuer does not answer").caused_by(error.without_url()))?;
+        let mut response = http::Response::builder().status(answer.status());
+        for (name, value) in answer.headers() {
+            response = response.header(name, value);
+        }
+        let mut bytes = Vec::new();
+        loop {
+            let piece = answer.chunk().await;
+            let piece = piece.map_err(|error| failed("an issuer breaks off").caused_by(error.without_url()))?;
+            let Some(piece) = piece else { break };
+            if bytes.len() + piece.len() > ANSWER_BYTES_MAX {
+                return Err(failed("an issuer's answer is longer than 256 KiB"));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        response.body(bytes).map_err(|error| failed("an issuer's answer cannot be read").caused_by(error))
+    }
+
+    /// Judges an address before it is dialled: that it is TLS, and, where the host is an address itself, whether it may be.
+    /// Names are judged by what they resolve to.
+    fn check(&self, url: &str) -> Result<()> {
+        let url = parse(url)?;
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => IpAddr::from(address),
+            Some(Host::Ipv6(address)) => IpAddr::from(address),
+            Some(Host::Domain(_)) | None => return Ok(()),
+        };
+        self.egress.check(url.host_str().unwrap_or_default(), [address])
+    }
+}
+
+/// Reads an address of an issuer: `https`, or `http` of this machine alone, with a host and no user in it.
+///
+/// # Errors
+/// `auth.issuer_failed`.
+pub(super) fn parse(url: &str) -> Result<Url> {
+    let refused = || Error::new(Code::SsoIssuer, "an issuer names an address that is not dialled");
+    let parsed = Url::parse(url).map_err(|_| refused())?;
+    let is_loopback = match parsed.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => return Err(refused()),
+    };
+    let is_safe = parsed.scheme() == "https" || (parsed.scheme() == "http" && is_loopback);
+    let names_nobody = parsed.username().is_empty() && parsed.password().is_none();
+    if is_safe && names_nobody { Ok(parsed) } else { Err(refused()) }
+}
+
+impl<'c> AsyncHttpClient<'c> for Dial {
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.send(request))
+    }
+}
+
+/// Looks names up for the client, which dials what comes of it. The clients of a policy go when it goes.
+struct Judged(Weak<Egress>);
+
+impl Resolve for Judged {
+    fn resolve(&self, name: Name) -> Resolving {
+        let egress = self.0.upgrade();
+        Box::pin(async move {
+            let egress = egress.ok_or("nobody holds the policy any more")?;
+            // The client puts its own port in place of 0.
+            let addresses = egress.addresses(name.as_str(), 0, Code::SsoIssuer).await?;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn build(egress: &Arc<Egress>) -> Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls()?)
+        .user_agent(concat!("freshet/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .dns_resolver(Judged(Arc::downgrade(egress)))
+        .timeout(TIMEOUT)
+        .build()
+        .map_err(|error| Error::new(Code::Internal, "the HTTP client cannot be made").caused_by(error))
+}
+
+/// Reading the machine's certificates takes a while: once.
+fn tls() -> Result<ClientConfig> {
+    static CONFIG: OnceLock<ClientConfig> = OnceLock::new();
+    if let Some(config) = CONFIG.get() {
+        return Ok(config.clone());
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::new(Code::Internal, "TLS cannot be set up").caused_by(error))?;
+    Ok(CONFIG.get_or_init(|| config.with_root_certificates(roots).with_no_client_auth()).clone())
+}
