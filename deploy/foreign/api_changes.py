@@ -29,6 +29,7 @@ BREAKS = {
 ADDS = {
     "a path comes": lambda d: d["paths"].update({"/v1/another": d["paths"]["/v1/usage"]}),
     "a member of an answer comes": lambda d: schemas(d)["Workspace"]["properties"].update(colour={"type": "string"}),
+    "an error gets another code": lambda d: schemas(d)["Code"]["enum"].append("kafka.another"),
     "a member of a request comes": lambda d: schemas(d)["NewModel"]["properties"].update(colour={"type": "string"}),
 }
 
@@ -37,24 +38,25 @@ def renamed(members, old, new):
     members[new] = members.pop(old)
 
 
-def breaks(oasdiff, released, present):
+def breaks(oasdiff, severity, released, present):
     with tempfile.TemporaryDirectory() as folder:
         names = [Path(folder) / name for name in ("released.json", "present.json")]
         for name, document in zip(names, (released, present)):
             name.write_text(json.dumps(document))
-        judged = subprocess.run([oasdiff, "breaking", *names, "--fail-on", "ERR"], capture_output=True, text=True, timeout=60)
+        judged = subprocess.run([oasdiff, "breaking", *names, "--fail-on", "ERR", "--severity-levels", severity],
+                                capture_output=True, text=True, timeout=60)
     if judged.returncode not in (0, 1):
         raise SystemExit(f"oasdiff: {judged.stderr}")
     return judged.returncode == 1
 
 
 def main():
-    oasdiff, document = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    oasdiff, severity, document = *sys.argv[1:3], json.loads(Path(sys.argv[3]).read_text())
     wrong = []
     for told, plant in [*BREAKS.items(), *ADDS.items()]:
         changed = copy.deepcopy(document)
         plant(changed)
-        if breaks(oasdiff, document, changed) != (told in BREAKS):
+        if breaks(oasdiff, severity, document, changed) != (told in BREAKS):
             wrong.append(told)
     print(f"planted: {len(BREAKS)} breaks found, {len(ADDS)} additions let be" if not wrong else f"WRONG: {wrong}")
     sys.exit(1 if wrong else 0)

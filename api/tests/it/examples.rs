@@ -4,8 +4,11 @@
 //! freshet-api --test it every_example`, to be read and then `cargo run -- openapi > api/openapi.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
-use freshet_core::access::Role;
+use freshet_core::access::{Caller, Right, Role};
+use freshet_core::api_key::ops::Grant;
+use freshet_core::id::UserId;
 use freshet_core::testing::Bench;
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
@@ -14,6 +17,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use crate::cast::{PASSWORD, make_run, member, secret, token};
 use crate::client::{Answered, bench_with, call, objects, post};
 
+#[path = "../../../web/tests/it/dns.rs"]
+mod dns;
+
 /// What every id of an example ends with.
 const EXAMPLES: &str = "01m8567bj3eqpb3ep3wwxgctvy";
 
@@ -21,7 +27,7 @@ const EXAMPLES: &str = "01m8567bj3eqpb3ep3wwxgctvy";
 const WITHOUT_ANSWER: [&str; 1] = ["GET /v1/audit-events/export"];
 
 /// What must come one after the other; everything else of `GET` goes before, of `DELETE` after.
-const IN_ORDER: [&str; 13] = [
+const IN_ORDER: [&str; 15] = [
     "POST /v1/syncs/{id}/check",
     "POST /v1/syncs/{id}/preview",
     "POST /v1/syncs/{id}/plan",
@@ -35,7 +41,12 @@ const IN_ORDER: [&str; 13] = [
     "POST /v1/syncs/{id}/adopt-position",
     "POST /v1/syncs/{id}/reset",
     "POST /v1/syncs/{id}/archive",
+    "DELETE /v1/workspaces/{id}",
+    "POST /v1/workspaces/{id}/restore",
 ];
+
+/// What must stand in the address besides.
+const WITH_QUERY: [(&str, &str); 1] = [("DELETE /v1/workspaces/{id}", "?confirm=spare")];
 
 fn document() -> Value {
     serde_json::from_str(&freshet_api::openapi_json().unwrap()).unwrap()
@@ -133,7 +144,47 @@ struct Scene {
     bearer: String,
 }
 
-async fn scene(bench: &Bench) -> Scene {
+/// A domain that is only claimed, with its proof in the record; a connection of one that is proved; and an identity.
+async fn sign_in(bench: &Bench, person: UserId, record: &Mutex<String>) -> [String; 3] {
+    let organization = bench.caller.in_organization().unwrap();
+    freshet_core::domain::ops::verify_by_hand(&bench.app, &organization, "acme.example").await.unwrap();
+    let claimed = freshet_core::domain::ops::claim(&bench.app, &organization, "shop.example").await.unwrap();
+    record.lock().unwrap().clone_from(&claimed.record_text);
+    let google = json!({"name": "Google", "kind": "google", "client_id": "freshet.apps.example",
+                        "client_secret": "sso-canary", "domains": ["acme.example"], "default_role": "viewer"});
+    let google = serde_json::from_value(google).unwrap();
+    let connection = freshet_core::sso::ops::create(&bench.app, &organization, &google).await.unwrap();
+    let mut admin = PgConnection::connect(&bench.admin_url).await.unwrap();
+    sqlx::query(
+        "insert into identity (user_id, issuer, subject, email)
+         values ($1, 'https://accounts.google.com', '117040311200900000042', 'ada@acme.example')",
+    )
+    .bind(person.uuid())
+    .execute(&mut admin)
+    .await
+    .unwrap();
+    let identity = freshet_core::identity::ops::list(&bench.app, person).await.unwrap()[0].id;
+    [claimed.id.to_string(), connection.id.to_string(), identity.to_string()]
+}
+
+/// A workspace `spare` with a run, to be deleted and restored; its id.
+async fn spare_workspace(bench: &Bench) -> String {
+    let organization = bench.caller.in_organization().unwrap();
+    let made = freshet_core::workspace::ops::create(&bench.app, &organization, "spare", "Spare").await.unwrap().id;
+    let grant = Grant { rights: Right::ALL, of_organization: false, days: 1 };
+    let key = freshet_core::api_key::ops::create(&bench.app, made, "tests", grant).await.unwrap();
+    let within = Bench {
+        app: bench.app.clone(),
+        caller: Caller::command(made),
+        key: key.text.expose().to_owned(),
+        admin_url: bench.admin_url.clone(),
+    };
+    let [_, model, _, sync] = objects(&within).await;
+    make_run(&within, &model, &sync).await;
+    made.to_string()
+}
+
+async fn scene(bench: &Bench, record: &Mutex<String>) -> Scene {
     let [connection, model, destination, sync] = objects(bench).await;
     let run = make_run(bench, &model, &sync).await;
     let operation = post(bench, &format!("/v1/connections/{connection}/test"), json!(null)).await.id();
@@ -204,6 +255,11 @@ async fn scene(bench: &Bench) -> Scene {
     )
     .await
     .id();
+    let limits = [("workspaces", 10), ("members", 50), ("records_per_month", 100_000_000)];
+    let limits = limits.map(|(word, most)| (word.to_owned(), Some(most))).into();
+    let organization = bench.caller.in_organization().unwrap();
+    freshet_core::limit::ops::set(&bench.app, &organization, None, Some(&limits)).await.unwrap();
+    let [domain, sso_connection, identity] = sign_in(bench, owner, record).await;
     let by_noun = BTreeMap::from([
         ("connections", connection),
         ("models", model),
@@ -217,7 +273,13 @@ async fn scene(bench: &Bench) -> Scene {
         ("invitations", invitation),
         ("sessions", listed("/v1/sessions").await.remove(0)),
         ("personal-tokens", listed("/v1/personal-tokens").await.remove(0)),
+        ("domains", domain),
+        ("sso-connections", sso_connection),
+        ("identities", identity),
+        ("workspaces", bench.caller.workspace.to_string()),
     ]);
+    // The last: from here on whoever has both workspaces says which one.
+    let spare_workspace = spare_workspace(bench).await;
     let of_one = BTreeMap::from([
         ("POST /v1/connections/{id}/key-pair", keyed.clone()),
         ("POST /v1/connections/{id}/streams", keyed),
@@ -229,6 +291,8 @@ async fn scene(bench: &Bench) -> Scene {
         ("DELETE /v1/destinations/{id}", spare_destination),
         ("DELETE /v1/service-accounts/{id}", spare_account),
         ("DELETE /v1/api-keys/{id}", made("/v1/api-keys", key).await),
+        ("DELETE /v1/workspaces/{id}", spare_workspace.clone()),
+        ("POST /v1/workspaces/{id}/restore", spare_workspace),
     ]);
     Scene { by_noun, of_one, bearer }
 }
@@ -251,11 +315,16 @@ async fn stage(bench: &Bench, name: &str, sync: &str) {
 
 #[tokio::test]
 async fn every_example_is_answered_as_the_document_says() {
-    let many =
-        [("api_reads_per_minute", "1000"), ("api_writes_per_minute", "1000"), ("api_expensive_per_minute", "1000")];
-    let bench = bench_with(&many).await;
+    let (dns, record) = dns::start().await;
+    let bench = bench_with(&[
+        ("api_reads_per_minute", "1000"),
+        ("api_writes_per_minute", "1000"),
+        ("api_expensive_per_minute", "1000"),
+        ("dns_server", &dns.to_string()),
+    ])
+    .await;
     let document = document();
-    let scene = scene(&bench).await;
+    let scene = scene(&bench, &record).await;
     let own = bench.caller.workspace.to_string();
     // A real id in place of each of the examples.
     let real: BTreeMap<String, String> = scene
@@ -281,7 +350,8 @@ async fn every_example_is_answered_as_the_document_says() {
         let headers = if tag.is_empty() { &headers[..2] } else { &headers[..] };
         let body = text.map(|text| serde_json::from_str(&text).unwrap());
         let method = shown.name.split(' ').next().unwrap();
-        let answer = call(&bench, method, &path, body, headers).await;
+        let query = WITH_QUERY.iter().find(|(name, _)| *name == shown.name).map_or("", |(_, query)| *query);
+        let answer = call(&bench, method, &format!("{path}{query}"), body, headers).await;
 
         sent += 1;
         if !shown.statuses.contains(&answer.status) {

@@ -27,7 +27,11 @@ impl Grounds {
             bail!("benchmarks need a checkout of Freshet: {} is not there", up.display());
         }
         eprintln!("starting PostgreSQL and Kafka for figures");
-        let done = Command::new(&up).args(["--bench", "--no-people"]).env("FRESHET_DEV_DIR", &state).stderr(Stdio::inherit()).output()?;
+        let done = Command::new(&up)
+            .args(["--bench", "--no-people"])
+            .env("FRESHET_DEV_DIR", &state)
+            .stderr(Stdio::inherit())
+            .output()?;
         if !done.status.success() {
             bail!("{} failed", up.display());
         }

@@ -15,7 +15,7 @@ use freshet_core::operation::Question;
 use freshet_core::page::PageRequest;
 use freshet_core::run::RunState;
 use freshet_core::sync::Resync;
-use freshet_core::testing::{EGRESS, make_source, surroundings, with_database};
+use freshet_core::testing::{EGRESS, make_source, surroundings, surroundings_or, with_database};
 use freshet_core::{run, sync};
 use freshet_worker::sources::snowflake::client::http_client;
 use serde_json::{Value, json};
@@ -200,7 +200,7 @@ crate::snowflake::facts!(emulated);
 /// deploy/README.md.
 #[tokio::test]
 async fn an_idle_streams_runs_need_no_warehouse_by_the_emulators_own_count() {
-    let seconds = std::env::var("FRESHET_TEST_IDLE_S").map_or(0, |text| text.parse().expect("whole seconds"));
+    let seconds = surroundings_or("FRESHET_TEST_IDLE_S", "0").parse().expect("whole seconds");
     let emulator = Emulator::start().await;
     let shop = emulator.stream_sync().await;
     emulator.add_orders(1..=10);
