@@ -29,7 +29,12 @@ async fn csrf_on_every_form_that_the_router_takes() {
     let mut refused = 0;
 
     for form in &forms {
-        let path = form.replace("{id}", if form.contains("token") { TOKEN } else { SESSION });
+        let id = match form.split('/').nth(2) {
+            Some("tokens") => "pat_01m8567bj3eqpb3ep3wwxgctvy",
+            Some("identities") => "idn_01m8567bj3eqpb3ep3wwxgctvy",
+            _ => "ses_01m8567bj3eqpb3ep3wwxgctvy",
+        };
+        let path = form.replace("{id}", id).replace("{connection}", "sso_01m8567bj3eqpb3ep3wwxgctvy");
         let good = [("form_token", token.as_str()), ("name", "Mallory"), ("email", "mallory@evil.example")];
         let without = &good[1..];
         let wrong = [("form_token", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"), ("name", "Mallory")];
@@ -64,9 +69,6 @@ async fn csrf_on_every_form_that_the_router_takes() {
     assert!(browser.get("/").await.text.contains("Good to see you, Ada"), "nothing of it was done");
     println!("{} forms, {refused} requests refused", forms.len());
 }
-
-const SESSION: &str = "ses_01m8567bj3eqpb3ep3wwxgctvy";
-const TOKEN: &str = "pat_01m8567bj3eqpb3ep3wwxgctvy";
 
 #[tokio::test]
 async fn html_in_names_is_shown_as_text() {
