@@ -3,7 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::{StatusCode, header, request::Parts};
-use freshet_core::error::{Code, Error};
+use freshet_core::error::{Code, Error, without_values};
 use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
@@ -55,7 +55,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
-        query.map(|query| Self(query.0)).map_err(|error| Error::invalid("/query", error.body_text()).into())
+        query
+            .map(|query| Self(query.0))
+            .map_err(|error| Error::invalid("/query", without_values(&error.body_text())).into())
     }
 }
 

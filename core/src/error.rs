@@ -392,8 +392,13 @@ impl Error {
     }
 }
 
-/// Cuts what stands in double quotes: serde quotes the value it found, and that may be a secret.
-fn without_values(text: &str) -> String {
+/// Cuts what stands in double quotes, and a word that is none of an enum: serde repeats what it found, and that may be a
+/// secret.
+pub fn without_values(text: &str) -> String {
+    if let Some((head, found)) = text.split_once("unknown variant `") {
+        let words = found.rsplit_once("`, expected ").map_or("another", |(_, words)| words);
+        return format!("{head}unknown variant …, expected {words}");
+    }
     let mut parts = text.split('"');
     let head = parts.next().unwrap_or_default();
     match parts.next_back() {
@@ -427,6 +432,22 @@ mod tests {
         let error = Error::from_json("/settings", &found.unwrap_err());
 
         assert_eq!(error.message, "/settings: invalid type: string …, expected u16");
+    }
+
+    #[test]
+    fn a_word_that_is_none_of_an_enum_is_not_repeated() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Reach {
+            Private,
+            Public,
+        }
+        let _ = [Reach::Private, Reach::Public];
+        let found: Result<Reach, _> = serde_path_to_error::deserialize(serde_json::json!("hunter`2`, expected x"));
+
+        let error = Error::from_json("/reach", &found.unwrap_err());
+
+        assert_eq!(error.message, "/reach: unknown variant …, expected `private` or `public`");
     }
 
     #[test]

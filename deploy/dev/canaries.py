@@ -9,6 +9,7 @@ is kept apart. What is sealed or hashed is another text and is not found, as it 
 import argparse
 import base64
 import glob
+import gzip
 import html
 import json
 import os
@@ -26,6 +27,7 @@ import urllib.parse
 import urllib.request
 import hashlib
 import hmac
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psycopg
@@ -180,6 +182,109 @@ class PostHandler(socketserver.StreamRequestHandler):
                 say("250 ok")
 
 
+class Site(ThreadingHTTPServer):
+    """A server of somebody else's."""
+
+    daemon_threads = True
+
+    def __init__(self, handler):
+        super().__init__(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def asked(self):
+        return self.rfile.read(int(self.headers.get("content-length", 0)))
+
+    def answer(self, status, body, kind="application/json"):
+        body = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class Collector(Site):
+    """Takes traces; at first it refuses them, and says all that it was told."""
+
+    def __init__(self):
+        self.spans, self.headers, self.refusals = bytearray(), set(), 3
+        super().__init__(CollectorHandler)
+
+
+class CollectorHandler(Answers):
+    def do_POST(self):
+        body, collector = self.asked(), self.server
+        collector.spans += gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
+        collector.headers.update(self.headers.values())
+        collector.refusals -= 1
+        self.answer(400 if collector.refusals >= 0 else 200, str(self.headers) if collector.refusals >= 0 else b"", "application/x-protobuf")
+
+
+def base64url(data):
+    data = data if isinstance(data, bytes) else json.dumps(data).encode()
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Issuer(Site):
+    """Vouches for people, and repeats whatever it is told to whoever asks. `says` is how it answers a code."""
+
+    def __init__(self, folder, canaries):
+        self.canaries, self.says, self.nonce, self.told = canaries, "", "", []
+        self.key = folder / "issuer.pem"
+        subprocess.run(["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", self.key], check=True, capture_output=True)
+        told = subprocess.run(["openssl", "rsa", "-in", self.key, "-noout", "-modulus"], check=True, capture_output=True, text=True).stdout
+        self.modulus = base64url(bytes.fromhex(told.strip().split("=")[1]))
+        super().__init__(IssuerHandler)
+
+    def token(self):
+        """An ID token that is as it should be; whoever has it has its signature."""
+        now = int(time.time())
+        claims = {"iss": self.url, "sub": "7", "aud": "freshet", "nonce": self.nonce, "iat": now, "exp": now + 300,
+                  "email": "gus@acme.example", "email_verified": True, "name": "Gus"}
+        signed = f"{base64url({'alg': 'RS256', 'kid': 'one'})}.{base64url(claims)}"
+        signature = subprocess.run(["openssl", "dgst", "-sha256", "-sign", self.key], input=signed.encode(), check=True, capture_output=True).stdout
+        return f"{signed}.{self.canaries.new('ID token', base64url(signature))}"
+
+
+class IssuerHandler(Answers):
+    def do_GET(self):
+        issuer = self.server
+        if self.path == "/.well-known/openid-configuration":
+            self.answer(200, {"issuer": issuer.url, "authorization_endpoint": f"{issuer.url}/authorize", "token_endpoint": f"{issuer.url}/token",
+                              "jwks_uri": f"{issuer.url}/keys", "response_types_supported": ["code"], "subject_types_supported": ["public"],
+                              "id_token_signing_alg_values_supported": ["RS256"]})
+        elif self.path == "/keys":
+            self.answer(200, {"keys": [{"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "one", "n": issuer.modulus, "e": "AQAB"}]})
+        else:
+            self.answer(500, {"message": str(self.headers)})
+
+    def do_POST(self):
+        issuer, new = self.server, self.server.canaries.new
+        body = self.asked().decode()
+        login = self.headers.get("authorization", "")
+        told = f"{base64.b64decode(login.removeprefix('Basic ')).decode()} {body}"
+        issuer.told.append(told)
+        bearer = lambda: new("issuer's access token")
+        if issuer.says == "refuses":
+            self.answer(401, {"error": "invalid_client", "error_description": f"{login} {told}", "error_uri": f"https://acme.example/?{body}"})
+        elif issuer.says == "breaks off":
+            self.answer(200, f'{{"access_token": "{bearer()}", ')
+        elif issuer.says == "no token":
+            self.answer(200, {"access_token": bearer(), "token_type": "Bearer", "id_token": f"{base64url({'alg': 'RS256'})}.{new('ID token, broken')}.x"})
+        elif issuer.says == "another number":
+            self.answer(200, {"access_token": bearer(), "token_type": "Bearer", "expires_in": new("issuer's token, as a number"), "id_token": issuer.token()})
+        else:
+            self.answer(200, {"access_token": bearer(), "token_type": "Bearer", "refresh_token": new("issuer's refresh token"), "id_token": issuer.token()})
+
+
 def totp(secret, at):
     key = base64.b32decode(secret + "=" * (-len(secret) % 8))
     digest = hmac.new(key, int(at // 30).to_bytes(8, "big"), hashlib.sha1).digest()
@@ -218,7 +323,7 @@ class Scene:
         self.canaries, self.places, self.logs = Canaries(), Places(), []
         self.admin = os.environ["FRESHET_TEST_DATABASE_URL"]
         self.server, self.processes = self.admin.rsplit("/", 1)[0], []
-        self.post = Post()
+        self.post, self.collector = Post(), Collector()
         # No secret: it goes the ways of names, paths, arguments and rows, and must be found wherever those come out.
         self.open = "canary" + secrets.token_hex(12)
 
@@ -238,6 +343,8 @@ class Scene:
 
     def set_up(self):
         new = self.canaries.new
+        consumer, self.ends = self.cluster()
+        consumer.close()
         suffix = secrets.token_hex(4)
         self.database, self.source = f"test_canaries_{suffix}", f"source_canaries_{suffix}"
         own, reader = new("Freshet's database password"), new("source's password")
@@ -277,13 +384,15 @@ class Scene:
             FRESHET_SIGN_UP="open", FRESHET_LOG="debug", FRESHET_LOG_FORMAT="json", FRESHET_POLL_MS="100", FRESHET_LEASE_S="5",
             FRESHET_RETRY_BASE_S="0.2", FRESHET_RETRY_FRUITLESS_MAX="2", FRESHET_API_LISTEN=listen,
             FRESHET_API_WRITES_PER_MINUTE="10000", FRESHET_API_READS_PER_MINUTE="10000", FRESHET_API_EXPENSIVE_PER_MINUTE="10000",
-            FRESHET_SNOWFLAKE_HOSTS=self.warehouse.removeprefix("http://"))
+            FRESHET_SNOWFLAKE_HOSTS=self.warehouse.removeprefix("http://"),
+            FRESHET_OTLP_ENDPOINT=self.collector.url, FRESHET_OTLP_HEADERS=f"authorization=Bearer {new('OTLP header')},x-team={new('OTLP header')}")
         owner = os.environ["FRESHET_OWNER_DATABASE_URL"].rsplit("/", 1)[0] + f"/{self.database}"
         self.program(self.given.freshet, "migrate", environment=dict(self.environment, FRESHET_OWNER_DATABASE_URL=owner))
         keys = self.program(self.given.freshet, "key", "master")
-        new("master key", keys.split("=", 1)[1])
-        new("master key", base64.b64decode(keys.split("=", 1)[1]).hex())
-        self.environment["FRESHET_MASTER_KEYS"] = keys
+        self.master_key(keys)
+        self.keys_file = self.folder / "master.keys"
+        self.keys_file.write_text(keys + "\n")
+        self.environment["FRESHET_MASTER_KEYS_FILE"] = str(self.keys_file)
         for role in ("api", "worker"):
             self.start(role, self.given.freshet, role, environment=dict(
                 self.environment, FRESHET_METRICS_LISTEN=getattr(self, f"{role}_metrics")))
@@ -296,6 +405,11 @@ class Scene:
                 if time.monotonic() > until:
                     sys.exit((self.folder / "api.log").read_text()[-3000:])
                 time.sleep(0.1)
+
+    def master_key(self, line):
+        text = line.split("=", 1)[1]
+        self.canaries.new("master key", text)
+        self.canaries.new("master key", base64.b64decode(text).hex())
 
     def answered(self, api, operation):
         until = time.monotonic() + 60
@@ -482,6 +596,86 @@ class Scene:
             sys.exit(f"{refused} refused, {len(made)} made: the day was another than planned")
         return made
 
+    def issuers(self, person):
+        """Issuers with the secrets of their clients, kept, changed and wrong; sign-ins that fail in every way, and one that does not."""
+        new = self.canaries.new
+        issuer = Issuer(self.folder, self.canaries)
+        slug = person.call("GET", "/v1/organization")["slug"]
+        self.program(self.given.freshet, "domain", "verify", slug, "acme.example")
+        body = {"name": self.open, "kind": "oidc", "issuer": issuer.url, "client_id": "freshet", "client_secret": new("client secret of a sign-in"),
+                "domains": ["acme.example"], "default_role": "viewer"}
+        connection = person.call("POST", "/v1/sso-connections", body, Idempotency_Key="sso")["id"]
+        for wrong in ({"client_secret": [new("client secret of a sign-in, in a list")]}, {"client_secert": new("client secret of a sign-in, misspelt")},
+                      {"default_role": new("client secret of a sign-in, as a role")}, {"domains": [new("client secret of a sign-in, as a domain")]},
+                      {"issuer": f"https://freshet:{new('client secret of a sign-in, in an address')}@acme.example"},
+                      {"client_secret": (new("client secret of a sign-in, too long") + "/") * 99}):
+            status, _, _ = person.send("POST", "/v1/sso-connections", json.dumps({**body, "name": "wrong", **wrong}).encode(),
+                                       Content_Type="application/json", Idempotency_Key=f"sso {secrets.token_hex(4)}")
+            if status not in (400, 422):
+                sys.exit(f"a sign-in with {list(wrong)} wrong: {status}")
+        _, _, headers = person.send("GET", f"/v1/sso-connections/{connection}")
+        kept = new("client secret of a sign-in")
+        person.call("PATCH", f"/v1/sso-connections/{connection}", {"client_secret": kept}, If_Match=headers["etag"])
+        # The other kind sends the client's secret in the body, and asks with a token afterwards.
+        other = {**body, "name": "other", "kind": "github", "domains": [], "client_secret": new("client secret of a sign-in")}
+        github = person.call("POST", "/v1/sso-connections", other)["id"]
+        for of, says, wanted in ((connection, "refuses", 422), (connection, "breaks off", 422), (connection, "no token", 422),
+                                 (connection, "another number", 422), (github, "a token", 502), (connection, "a token", 303)):
+            browser = Caller(self.url, self.places, "pages")
+            _, _, headers = browser.send("GET", f"/sso/start?connection={of}")
+            way = browser.cookie
+            new("sign-in on its way", way.split("=", 1)[1])
+            asked = urllib.parse.parse_qs(urllib.parse.urlsplit(headers["location"]).query)
+            issuer.says, issuer.nonce = says, asked.get("nonce", [""])[0]
+            code, state = new("issuer's code"), asked["state"][0]
+            browser.send("GET", f"/sso/callback?code={new('issuer code, wrong')}&state={new('sign-in state, wrong')}")
+            status, text, headers = Caller(self.url, self.places, "pages", {"Cookie": f"fr_s={new('session, wrong')}; {way}"}).send(
+                "GET", f"/sso/callback?code={code}&state={state}")
+            if status != wanted:
+                sys.exit(f"the issuer {says}: {status} {text}")
+        for cookie in headers.get_all("set-cookie") or []:
+            if cookie.startswith("fr_s="):
+                new("session", cookie.split(";")[0].split("=", 1)[1])
+        if sum(kept in told for told in issuer.told) < 5 or not any(other["client_secret"] in told for told in issuer.told):
+            sys.exit(f"the secrets of the sign-ins were not used: {len(issuer.told)}")
+
+    def turnover(self):
+        """Another master key while everything runs; files that cannot be used."""
+        new, first = self.canaries.new, self.keys_file.read_text()
+        line = self.program(self.given.freshet, "key", "master", "--name", "second")
+        self.master_key(line)
+        good = f"{line}\n{first}"
+        self.keys_file.write_text(good)
+        self.wait("the master key was not turned over", lambda: self.wrapped_by("second"))
+        for text in (f"third={new('master key, no base64')}!\n", f"{new('master key, without a name')}\n", f"second={new('master key, another of a name')}\n",
+                     f"second={base64.b64encode(secrets.token_bytes(32)).decode()}\n"):
+            if text.startswith("second="):
+                new("master key, another of a name", text.strip().split("=", 1)[1])
+            self.keys_file.write_text(text)
+            for role in ("api", "worker"):
+                self.wait(f"the {role} takes a file that cannot be used", lambda: self.refused(role, 1))
+            done = subprocess.run([self.given.freshet, "doctor"], env=self.environment, capture_output=True, text=True, timeout=60)
+            self.places.add("logs", done.stdout + done.stderr)
+            self.keys_file.write_text(good)
+            for role in ("api", "worker"):
+                self.wait(f"the {role} does not take its file again", lambda: self.refused(role, 0))
+
+    def wait(self, told, holds):
+        until = time.monotonic() + 30
+        while not holds():
+            if time.monotonic() > until:
+                sys.exit(told)
+            time.sleep(0.2)
+
+    def wrapped_by(self, name):
+        """Whether this master key, and no other, wraps the secrets."""
+        told = json.loads(self.program(self.given.freshet, "key", "status"))
+        return not told["to_rewrap"] and any(key["name"] == name and key["secrets"] > 5 for key in told["keys"])
+
+    def refused(self, role, value):
+        with urllib.request.urlopen(f"http://{getattr(self, f'{role}_metrics')}/metrics") as told:
+            return re.search(rf"^freshet_master_keys_refused {value}(\.0)?$", told.read().decode(), re.M) is not None
+
     def runs(self, api, made):
         """A run that delivers, and one whose login was taken away."""
         topic = f"canaries.{secrets.token_hex(4)}"
@@ -510,19 +704,36 @@ class Scene:
     def doors(self):
         """Programs that are started with secrets that are wrong."""
         new = self.canaries.new
+        files = [self.folder / name for name in ("torn.keys", "nameless.keys")]
+        files[0].write_text(f"main={new('master key, no base64')}!\n")
+        files[1].write_text(f"{new('master key, without a name')}\n")
         for setting, text in (
             ("FRESHET_DATABASE_URL", f"postgres://freshet_app:{new('database password, wrong')}@{self.host}:{self.port}/{self.database}"),
             ("FRESHET_DATABASE_URL", f"postgres://freshet_app:{new('database password, in a torn URL')}@"),
             ("FRESHET_MASTER_KEYS", f"main={new('master key, no base64')}!"),
             ("FRESHET_MASTER_KEYS", new("master key, without a name")),
+            ("FRESHET_MASTER_KEYS_FILE", str(files[0])),
+            ("FRESHET_MASTER_KEYS_FILE", str(files[1])),
+            ("FRESHET_OTLP_HEADERS", new("OTLP header, without a name")),
+            ("FRESHET_OTLP_HEADERS", f"authorization=Bearer {new('OTLP header, of two lines')}\nx"),
+            ("FRESHET_OTLP_HEADERS", f"a name={new('OTLP header, of no name')}"),
+            ("FRESHET_OTLP_ENDPOINT", f"http//freshet:{new('OTLP password, in a torn URL')}@host"),
             ("FRESHET_SMTP_URL", f"smtp//freshet:{new('SMTP password, in a torn URL')}@host"),
             ("FRESHET_LEASE_S", new("a secret, as a number")),
         ):
+            environment = {**self.environment, setting: text}
+            if setting == "FRESHET_MASTER_KEYS":
+                del environment["FRESHET_MASTER_KEYS_FILE"]
             for command in ("doctor", "worker"):
-                done = subprocess.run([self.given.freshet, command], env={**self.environment, setting: text}, capture_output=True, text=True, timeout=60)
+                done = subprocess.run([self.given.freshet, command], env=environment, capture_output=True, text=True, timeout=60)
                 self.places.add("logs", done.stdout + done.stderr)
                 if command == "worker" and not done.returncode:
                     sys.exit(f"a worker took a wrong {setting}")
+        both = {**self.environment, "FRESHET_MASTER_KEYS": f"main={new('master key, beside a file')}"}
+        nobody = {**self.environment, "FRESHET_OTLP_ENDPOINT": f"http://freshet:{new('OTLP password, in a URL')}@127.0.0.1:{free_port()}"}
+        for environment in (both, nobody):
+            done = subprocess.run([self.given.freshet, "doctor"], env=environment, capture_output=True, text=True, timeout=60)
+            self.places.add("logs", done.stdout + done.stderr)
 
     # What came out.
 
@@ -547,6 +758,9 @@ class Scene:
             sys.exit(dump.stderr.decode())
         self.places.add("pg_dump", dump.stdout)
         self.places.add("Kafka records", self.records())
+        self.places.add("traces", bytes(self.collector.spans))
+        if not all(any(text in header for header in self.collector.headers) for text in self.canaries.texts["OTLP header"]):
+            sys.exit("the collector was not told the headers that it wants")
         lines.over.set()
         lines.join()
         self.places.add("command lines", b"\n".join(lines.seen))
@@ -555,16 +769,21 @@ class Scene:
         found = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), reverse=True)
         return found[0] if found else name
 
-    def records(self):
+    def cluster(self):
+        """A consumer of everything there is, and where each partition ends now."""
         consumer = KafkaConsumer(bootstrap_servers=os.environ["FRESHET_TEST_KAFKA"], auto_offset_reset="earliest", group_id=None, enable_auto_commit=False)
         places = [TopicPartition(topic, part) for topic in consumer.topics() if not topic.startswith("__") for part in consumer.partitions_for_topic(topic) or ()]
-        ends, out = consumer.end_offsets(places), bytearray()
-        # Of topics that others made, what is new is enough: the canaries are of today.
-        consumer.assign(places)
-        for place in places:
-            consumer.seek(place, max(0, ends[place] - 2_000))
-        left = {place for place in places if ends[place] > 0}
-        until = time.monotonic() + 30
+        return consumer, consumer.end_offsets(places) if places else {}
+
+    def records(self):
+        """What came to the cluster since the day began: what was there before holds no canary of ours."""
+        (consumer, ends), out = self.cluster(), bytearray()
+        consumer.assign(list(ends))
+        for place, end in ends.items():
+            before = self.ends.get(place, 0)
+            consumer.seek(place, before if before <= end else 0)
+        left = {place for place, end in ends.items() if consumer.position(place) < end}
+        until = time.monotonic() + 60
         while left and time.monotonic() < until:
             for records in consumer.poll(timeout_ms=500).values():
                 for record in records:
@@ -586,7 +805,7 @@ class Scene:
                 admin.execute(f"drop role if exists {role}")
 
 
-ALL = ("logs", "metrics", "answers", "pages", "audit rows", "pg_dump", "Kafka records", "command lines")
+ALL = ("logs", "metrics", "traces", "answers", "pages", "audit rows", "pg_dump", "Kafka records", "command lines")
 # A row is for Kafka, and for nothing else.
 MEANT = {"a row's value": {"Kafka records"}}
 
@@ -606,8 +825,8 @@ def planted(scene):
         if not hits(text, encoded):
             wrong.append(f"base64 at {pad}: not found")
     for place in ALL:
-        # No label of a metric names anything of anybody's.
-        if place != "metrics" and not hits(scene.open, bytes(scene.places.bytes[place])):
+        # No label of a metric and no span names anything of anybody's.
+        if place not in ("metrics", "traces") and not hits(scene.open, bytes(scene.places.bytes[place])):
             wrong.append(f"{place}: what may be seen there is not found")
     return wrong
 
@@ -630,7 +849,9 @@ def main():
             api.call("POST", "/v1/service-accounts", {"name": scene.open})
             api.send("GET", f"/v1/{scene.open}")
             subprocess.run([sys.executable, "-c", "import time; time.sleep(0.5)", scene.open])
+            scene.issuers(person)
             scene.runs(api, made)
+            scene.turnover()
             scene.doors()
             scene.collect(api, person, lines)
         finally:

@@ -245,9 +245,6 @@ def described(folder):
     import yaml
 
     path = os.environ.get("SNOWFLAKE_SQL_API_SPEC")
-    if not path:
-        beside = ROOT.parent / "shared/reference/snowflake/sqlapi.yaml"
-        path = beside if beside.exists() else None
     if not path or not Path(path).exists():
         raise Absent("SNOWFLAKE_SQL_API_SPEC does not name the official sqlapi.yaml; it is in Snowflake's repository "
                      "snowflake-rest-api-specs, specifications/sqlapi.yaml, with common.yaml beside it")

@@ -79,7 +79,7 @@ async fn idempotency_key_reuse_across_tenants() {
 }
 
 #[tokio::test]
-async fn sse_after_revocation() {
+async fn a_runs_stream_tells_nothing_after_revocation() {
     let bench = bench().await;
     let [_, model, _, sync] = objects(&bench).await;
     let run = make_run(&bench, &model, &sync).await;

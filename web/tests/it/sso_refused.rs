@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use freshet_core::audit::{AuditFilter, ops as audit};
 use freshet_core::member;
+use freshet_core::settings::Reach;
 use freshet_core::sso::SsoKind;
 use serde_json::{Value, json};
 
@@ -375,4 +376,21 @@ async fn ssrf_by_the_endpoints_of_an_issuers_metadata() {
         assert_eq!((page.status, victim.requests()), (502, 0), "{name}: {}", page.text);
         assert!(hostile.requests() > 0, "{name}: the issuer itself was asked");
     }
+}
+
+#[tokio::test]
+async fn ssrf_by_the_issuer_past_the_organizations_own_policy() {
+    let bench = bench(&[]).await;
+    let hostile = Hostile::start().await;
+    let connection = connect(&bench, SsoKind::Oidc, &hostile.url(), CLIENT).await;
+    let start = format!("/sso/start?connection={}", connection.id);
+    let organization = owner(&bench).organization;
+    let own = Some((Reach::Public, ""));
+    freshet_core::organization::ops::set_egress(&bench.app, organization, own).await.unwrap();
+
+    let closed = Browser::new(&bench).get(&start).await;
+
+    assert_eq!((closed.status, hostile.requests()), (502, 0), "{}", closed.text);
+    freshet_core::organization::ops::set_egress(&bench.app, organization, None).await.unwrap();
+    assert_eq!(Browser::new(&bench).get(&start).await.status, 303, "the installation's opens it");
 }

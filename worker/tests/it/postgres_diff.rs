@@ -154,7 +154,8 @@ async fn a_release_may_be_repeated_and_a_seal_that_comes_after_it_makes_nothing(
 
     assert_eq!(numbers(&mut bench).await, (vec![2], vec![]));
     assert_eq!(tables(&mut bench).await, left);
-    assert_eq!((late.code, later.code), (Code::LeaseLost, Code::PostgresSnapshotGone));
+    assert_eq!((late.code, later.code), (Code::PostgresSnapshotGone, Code::PostgresSnapshotGone));
+    assert!(late.message.contains("batch 2 is delivered already"), "{}", late.message);
     assert!(later.message.contains(&left[0]), "{}", later.message);
 }
 
