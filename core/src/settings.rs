@@ -133,6 +133,8 @@ settings! {
     worker_runs_max: usize = "4";
     /// Operations (connection tests, previews) that one worker process works on at once.
     worker_operations_max: usize = "4";
+    /// How far a process that is a worker alone steps back for others of its machine, as `nice` has it: 0 to 19.
+    worker_nice: i32 = "10";
     /// How long a claim holds without being extended, in seconds; a dead worker's run is taken over after this.
     lease_s: f64 = "15";
     /// How often an idle worker looks for work that no notification announced, in milliseconds.

@@ -114,14 +114,19 @@ pub(crate) async fn list(
 ) -> Result<Vec<Run>> {
     sqlx::query_as(
         "select r.*, v.version as sync_version
-         from run as r
+         from (
+             -- The page first: joined before, every run of the workspace would be.
+             select *
+             from run
+             where workspace_id = $1
+               and ($2::uuid is null or sync_id = $2)
+               and (cardinality($3::text[]) = 0 or state = any ($3))
+               and ($4::uuid is null or id < $4)
+             order by id desc
+             limit $5 + 1
+         ) as r
          join sync_version as v on v.workspace_id = r.workspace_id and v.id = r.sync_version_id
-         where r.workspace_id = $1
-           and ($2::uuid is null or r.sync_id = $2)
-           and (cardinality($3::text[]) = 0 or r.state = any ($3))
-           and ($4::uuid is null or r.id < $4)
-         order by r.id desc
-         limit $5 + 1",
+         order by r.id desc",
     )
     .bind(tx.workspace())
     .bind(sync)

@@ -134,15 +134,20 @@ pub(crate) async fn list(tx: &mut TenantTx, page: PageRequest) -> Result<Vec<Syn
         "select s.id, s.model_id, s.destination_id, s.name, s.state, s.current_version as version,
                 m.version as model_version, v.generation, v.topic, v.config, s.row_version, s.created_at,
                 s.updated_at, v.id as version_id, v.model_version_id
-         from sync as s
+         from (
+             -- The page first: joined before, every sync of the workspace would be.
+             select *
+             from sync
+             where workspace_id = $1
+               and state <> 'archived'
+               and ($2::uuid is null or id < $2)
+             order by id desc
+             limit $3 + 1
+         ) as s
          join sync_version as v
            on v.workspace_id = s.workspace_id and v.sync_id = s.id and v.version = s.current_version
          join model_version as m on m.workspace_id = s.workspace_id and m.id = v.model_version_id
-         where s.workspace_id = $1
-           and s.state <> 'archived'
-           and ($2::uuid is null or s.id < $2)
-         order by s.id desc
-         limit $3 + 1",
+         order by s.id desc",
     )
     .bind(tx.workspace())
     .bind(page.before)

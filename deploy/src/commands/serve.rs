@@ -26,6 +26,9 @@ pub async fn run(roles: Roles) -> anyhow::Result<()> {
     let settings = Settings::load()?;
     let traces = telemetry::start(&settings)?;
     let grace = Duration::from_secs_f64(settings.stop_grace_s);
+    if roles.worker && !roles.api {
+        step_back(settings.worker_nice);
+    }
     let app = wire::app(settings).await?;
     let drain = shutdown::on_signal()?;
     turnover::announce(&app, true).await?;
@@ -54,6 +57,15 @@ pub async fn run(roles: Roles) -> anyhow::Result<()> {
     app.db.close().await;
     traces.stop().await;
     done
+}
+
+/// Lets the machine's other programs go first. Threads that come later have it from those that make them.
+fn step_back(nice: i32) {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    for thread in threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        // SAFETY: numbers alone; where the kernel refuses, the thread has ended or keeps the priority that it has.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, nice) };
+    }
 }
 
 async fn api(app: App, drain: CancellationToken) -> anyhow::Result<()> {

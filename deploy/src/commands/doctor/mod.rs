@@ -53,6 +53,7 @@ const CHECKS: &[Check] = &[
             "api_expensive_per_minute",
             "worker_runs_max",
             "worker_operations_max",
+            "worker_nice",
             "lease_s",
             "poll_ms",
             "retry_base_s",

@@ -53,6 +53,9 @@ fn sizes(settings: &Settings, available: Option<u64>) -> Found {
     if let Some((name, value)) = positive.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
         return failure(format!("FRESHET_{name} is {value}"), "Give it a number above 0.");
     }
+    if !(0..=19).contains(&settings.worker_nice) {
+        return failure(format!("FRESHET_WORKER_NICE is {}", settings.worker_nice), "Give it a number from 0 to 19.");
+    }
     if settings.poll_ms as f64 > settings.lease_s * 1_000.0 {
         return failure(
             format!(
@@ -109,6 +112,7 @@ mod tests {
         for (name, value, state, says) in [
             ("lease_s", "15", State::Ok, "4 runs at once, 96 MiB"),
             ("api_reads_per_minute", "0", State::Failure, "FRESHET_API_READS_PER_MINUTE is 0"),
+            ("worker_nice", "20", State::Failure, "FRESHET_WORKER_NICE is 20"),
             ("lease_s", "NaN", State::Failure, "FRESHET_LEASE_S is NaN"),
             ("poll_ms", "20000", State::Failure, "looks for work every 20000 ms"),
             ("retry_base_s", "2000", State::Failure, "the first wait"),
