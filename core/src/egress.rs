@@ -17,6 +17,8 @@
 //! which one it goes by. An organization may have one of its own, with a reach and a list in place of the installation's;
 //! what the installation's list does not open of this machine and of Freshet's own database, no other list opens.
 
+pub mod http;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;

@@ -36,7 +36,7 @@ const DROPPED_FOR: Duration = Duration::from_secs(60);
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// A secret as it is stored; of no use without the master key.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Sealed {
     /// The name of the master key that wraps the data key.
     pub master_key: String,

@@ -33,12 +33,7 @@ pub(crate) async fn fields(tx: &mut TenantTx, owner: Uuid) -> Result<Vec<super::
 pub(crate) async fn open(app: &App, tx: &mut TenantTx, owner: Uuid) -> Result<BTreeMap<String, Zeroizing<String>>> {
     let rows = store::all(tx, owner).await?;
     let workspace = tx.workspace();
-    rows.into_iter()
-        .map(|row| {
-            let sealed = row.sealed();
-            Ok((row.field, app.vault.open(workspace, row.id, &sealed)?))
-        })
-        .collect()
+    rows.into_iter().map(|row| Ok((row.field, app.vault.open(workspace, row.id, &row.sealed)?))).collect()
 }
 
 /// Opens one field, and holds it until the transaction ends: for a minute, a call to somebody else included.
@@ -49,7 +44,7 @@ pub(crate) async fn open_locked(
     field: &str,
 ) -> Result<Option<Zeroizing<String>>> {
     let row = store::get_locked(tx, owner, field).await?;
-    row.map(|row| app.vault.open(tx.workspace(), row.id, &row.sealed())).transpose()
+    row.map(|row| app.vault.open(tx.workspace(), row.id, &row.sealed)).transpose()
 }
 
 /// Seals another text in the place of one that is held; whoever waits for it finds the new one.

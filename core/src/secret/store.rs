@@ -12,19 +12,8 @@ use crate::vault::{Owner, Rewrapped, Sealed};
 pub(crate) struct SecretRow {
     pub(crate) id: SecretId,
     pub(crate) field: String,
-    master_key: String,
-    wrapped_key: Vec<u8>,
-    ciphertext: Vec<u8>,
-}
-
-impl SecretRow {
-    pub(crate) fn sealed(&self) -> Sealed {
-        Sealed {
-            master_key: self.master_key.clone(),
-            wrapped_key: self.wrapped_key.clone(),
-            ciphertext: self.ciphertext.clone(),
-        }
-    }
+    #[sqlx(flatten)]
+    pub(crate) sealed: Sealed,
 }
 
 /// A field that is sealed, without its text.

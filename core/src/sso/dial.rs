@@ -4,18 +4,15 @@
 //! It is the one place where the process that serves pages dials what a tenant named. A person waits before the browser, so
 //! it cannot be an operation of a worker.
 
-use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
 use url::{Host, Url};
 
 use crate::egress::Egress;
+use crate::egress::http::{Clients, check_literal};
 use crate::error::{Code, Error, Result};
 
 /// How long a request may take, from the name's look-up to the answer's last byte.
@@ -33,19 +30,8 @@ impl Dial {
     /// # Errors
     /// `platform.internal` when TLS cannot be set up: the machine has no certificates.
     pub(super) fn new(egress: &Arc<Egress>) -> Result<Self> {
-        static CLIENTS: Mutex<Vec<(Weak<Egress>, reqwest::Client)>> = Mutex::new(Vec::new());
-        let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.retain(|(policy, _)| policy.strong_count() > 0);
-        let known = clients.iter().find(|(policy, _)| policy.as_ptr() == Arc::as_ptr(egress));
-        let http = match known {
-            Some((_, http)) => http.clone(),
-            None => {
-                let http = build(egress)?;
-                clients.push((Arc::downgrade(egress), http.clone()));
-                http
-            }
-        };
-        Ok(Self { http, egress: Arc::clone(egress) })
+        static CLIENTS: Clients = Clients::new(Code::SsoIssuer, |client| client.timeout(TIMEOUT));
+        Ok(Self { http: CLIENTS.of(egress)?, egress: Arc::clone(egress) })
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse> {
@@ -81,13 +67,7 @@ impl Dial {
     /// Judges an address before it is dialled: that it is TLS, and, where the host is an address itself, whether it may be.
     /// Names are judged by what they resolve to.
     fn check(&self, url: &str) -> Result<()> {
-        let url = parse(url)?;
-        let address = match url.host() {
-            Some(Host::Ipv4(address)) => IpAddr::from(address),
-            Some(Host::Ipv6(address)) => IpAddr::from(address),
-            Some(Host::Domain(_)) | None => return Ok(()),
-        };
-        self.egress.check(url.host_str().unwrap_or_default(), [address])
+        check_literal(&self.egress, &parse(url)?)
     }
 }
 
@@ -116,45 +96,4 @@ impl<'c> AsyncHttpClient<'c> for Dial {
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(self.send(request))
     }
-}
-
-/// Looks names up for the client, which dials what comes of it. The clients of a policy go when it goes.
-struct Judged(Weak<Egress>);
-
-impl Resolve for Judged {
-    fn resolve(&self, name: Name) -> Resolving {
-        let egress = self.0.upgrade();
-        Box::pin(async move {
-            let egress = egress.ok_or("nobody holds the policy any more")?;
-            // The client puts its own port in place of 0.
-            let addresses = egress.addresses(name.as_str(), 0, Code::SsoIssuer).await?;
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
-}
-
-fn build(egress: &Arc<Egress>) -> Result<reqwest::Client> {
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls()?)
-        .user_agent(concat!("freshet/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .dns_resolver(Judged(Arc::downgrade(egress)))
-        .timeout(TIMEOUT)
-        .build()
-        .map_err(|error| Error::new(Code::Internal, "the HTTP client cannot be made").caused_by(error))
-}
-
-/// Reading the machine's certificates takes a while: once.
-fn tls() -> Result<ClientConfig> {
-    static CONFIG: OnceLock<ClientConfig> = OnceLock::new();
-    if let Some(config) = CONFIG.get() {
-        return Ok(config.clone());
-    }
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::new(Code::Internal, "TLS cannot be set up").caused_by(error))?;
-    Ok(CONFIG.get_or_init(|| config.with_root_certificates(roots).with_no_client_auth()).clone())
 }

@@ -244,7 +244,7 @@ async fn set_secret(app: &App, tx: &mut OrganizationTx, connection: SsoConnectio
 /// The client's secret. Where people sign in, like their second factors, and nowhere else.
 pub(super) async fn open_secret(app: &App, tx: &mut OrganizationTx, connection: SsoConnectionId) -> Result<Secret> {
     let row = store::secret(tx, connection).await?.ok_or_else(not_found)?;
-    let text = app.vault.open(tx.organization(), row.id, &row.sealed())?;
+    let text = app.vault.open(tx.organization(), row.id, &row.sealed)?;
     Ok(text.parse().unwrap_or_default())
 }
 

@@ -155,19 +155,8 @@ pub(crate) async fn note_owner(tx: &mut OrganizationTx, id: SsoConnectionId) -> 
 #[derive(sqlx::FromRow)]
 pub(crate) struct SecretRow {
     pub(crate) id: SecretId,
-    master_key: String,
-    wrapped_key: Vec<u8>,
-    ciphertext: Vec<u8>,
-}
-
-impl SecretRow {
-    pub(crate) fn sealed(&self) -> Sealed {
-        Sealed {
-            master_key: self.master_key.clone(),
-            wrapped_key: self.wrapped_key.clone(),
-            ciphertext: self.ciphertext.clone(),
-        }
-    }
+    #[sqlx(flatten)]
+    pub(crate) sealed: Sealed,
 }
 
 pub(crate) async fn set_secret(

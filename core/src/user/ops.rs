@@ -333,7 +333,7 @@ pub(crate) async fn refuse_too_soon(app: &App, key: &[u8]) -> Result<()> {
 async fn take_totp(app: &App, tx: &mut PersonTx, code: &str, confirmed: bool) -> Result<()> {
     let factor = store::factor(tx).await?.filter(|factor| factor.confirmed_at.is_some() == confirmed);
     let factor = factor.ok_or_else(code_refused)?;
-    let secret = app.vault.open(tx.user(), factor.id, &factor.sealed())?;
+    let secret = app.vault.open(tx.user(), factor.id, &factor.sealed)?;
     let step = totp::step_of(&secret, code, app.clock.now().timestamp())?;
     let step = step.filter(|step| *step > factor.last_step).ok_or_else(code_refused)?;
     store::note_step(tx, step).await

@@ -26,21 +26,10 @@ pub(crate) struct FoundUser {
 #[derive(sqlx::FromRow)]
 pub(crate) struct FactorRow {
     pub(crate) id: SecretId,
-    master_key: String,
-    wrapped_key: Vec<u8>,
-    ciphertext: Vec<u8>,
+    #[sqlx(flatten)]
+    pub(crate) sealed: Sealed,
     pub(crate) confirmed_at: Option<DateTime<Utc>>,
     pub(crate) last_step: i64,
-}
-
-impl FactorRow {
-    pub(crate) fn sealed(&self) -> Sealed {
-        Sealed {
-            master_key: self.master_key.clone(),
-            wrapped_key: self.wrapped_key.clone(),
-            ciphertext: self.ciphertext.clone(),
-        }
-    }
 }
 
 pub(crate) async fn find(db: &Db, email: &str) -> Result<Option<FoundUser>> {

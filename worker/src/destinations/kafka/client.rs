@@ -205,8 +205,9 @@ impl Trouble {
 struct Heard {
     /// The worst so far, with librdkafka's words.
     trouble: Option<(Trouble, String)>,
-    /// The advertised `host:port` that was not dialled.
-    blocked: Option<String>,
+    /// The advertised `host:port` that was not dialled last, and the broker's number. librdkafka tells that when a
+    /// connection first fails, and not again while it fails the same way.
+    blocked: Option<(String, Option<i32>)>,
     all_down: bool,
 }
 
@@ -253,8 +254,9 @@ impl Watch {
         heard.trouble = Some(if self.bootstrap.iter().any(|named| named == node) {
             (Trouble::Blocked, format!("`{node}` has an address that this installation does not dial"))
         } else {
-            heard.blocked = Some(node.to_owned());
-            (Trouble::AdvertisedBlocked, advertised_blocked("a broker"))
+            let number = heard.blocked.take_if(|(blocked, _)| blocked == node).and_then(|(_, number)| number);
+            heard.blocked = Some((node.to_owned(), number));
+            (Trouble::AdvertisedBlocked, blocked_at(number))
         });
         false
     }
@@ -339,8 +341,11 @@ impl Watch {
 
     fn hear(&self, code: RDKafkaErrorCode, text: &str) {
         let mut heard = self.lock();
-        if let Some(broker) = heard.blocked.as_deref().and_then(|node| number_of(node, text)) {
-            heard.trouble = Some((Trouble::AdvertisedBlocked, advertised_blocked(&format!("broker {broker}"))));
+        if let Some((node, number)) = &mut heard.blocked
+            && let Some(found) = number_of(node, text)
+        {
+            *number = Some(found);
+            heard.trouble = Some((Trouble::AdvertisedBlocked, blocked_at(Some(found))));
         }
         heard.all_down |= code == RDKafkaErrorCode::AllBrokersDown;
         let guess = if self.may_guess { Trouble::guess(text) } else { None };
@@ -358,6 +363,10 @@ impl Watch {
 /// What is said of an address that a cluster sends its clients to; the address is not repeated.
 pub(super) fn advertised_blocked(broker: &str) -> String {
     format!("{broker} is advertised under an address that this installation does not dial")
+}
+
+fn blocked_at(number: Option<i32>) -> String {
+    advertised_blocked(&number.map_or_else(|| "a broker".to_owned(), |number| format!("broker {number}")))
 }
 
 /// The number of the broker that librdkafka speaks of as `host:port/number`, if it is at this node.

@@ -19,9 +19,9 @@ mod account;
 mod answer;
 mod body;
 mod exchange;
+mod http_client;
 mod rows;
 mod statement;
-mod tls;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -41,10 +41,10 @@ use body::Body;
 use exchange::{Call, Reply};
 
 pub(super) use exchange::blocked;
+pub use http_client::http_client;
 pub use rows::Rows;
 pub(super) use rows::unsupported;
 pub use statement::{Context, QueryTag, Statement, Wait};
-pub use tls::{http_client, tls};
 
 /// How requests are spaced. Tests wind it down.
 #[derive(Debug, Clone, Copy)]
