@@ -121,9 +121,9 @@ async fn rows_are_the_same_only_when_their_messages_are() {
 async fn a_worker_that_dies_leaves_a_batch_that_the_next_one_finishes() {
     let shop = Shop::new(&format!("create schema freshet; {}", make_orders(40_000)), orders(), &[], diff()).await;
     let first = shop.worker();
-    let run = shop.run().await;
-    shop.is_under_way(run).await;
+    let (run, held) = shop.run_held().await;
     first.signal("-KILL");
+    drop(held);
     drop(first);
     // What was sealed is sent, whatever the table holds by now.
     shop.sql("delete from orders where id > 39990").await;

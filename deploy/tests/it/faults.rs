@@ -19,10 +19,10 @@ async fn shop() -> Shop {
 async fn a_worker_killed_in_the_middle_leaves_each_row_once_and_two_attempts() {
     let shop = shop().await;
     let first = shop.worker();
-    let id = shop.run().await;
-    shop.is_under_way(id).await;
+    let (id, held) = shop.run_held().await;
 
     first.signal("-KILL");
+    drop(held);
     let _second = shop.worker();
     let run = shop.ended(id).await;
 
@@ -38,10 +38,10 @@ async fn a_worker_killed_in_the_middle_leaves_each_row_once_and_two_attempts() {
 async fn a_worker_that_wakes_after_it_was_replaced_writes_nothing_more() {
     let shop = shop().await;
     let zombie = shop.worker();
-    let id = shop.run().await;
-    shop.is_under_way(id).await;
+    let (id, held) = shop.run_held().await;
 
     zombie.signal("-STOP");
+    drop(held);
     let _second = shop.worker();
     tokio::time::sleep(Duration::from_secs(4)).await;
     zombie.signal("-CONT");
@@ -57,10 +57,11 @@ async fn a_worker_that_wakes_after_it_was_replaced_writes_nothing_more() {
 async fn a_stopping_worker_lays_its_run_down_and_another_goes_on() {
     let shop = shop().await;
     let first = shop.worker();
-    let id = shop.run().await;
-    shop.is_under_way(id).await;
+    let (id, held) = shop.run_held().await;
 
-    tokio::task::spawn_blocking(|| first.stop()).await.unwrap();
+    first.signal("-TERM");
+    drop(held);
+    tokio::task::spawn_blocking(|| first.wait()).await.unwrap();
     let laid_down = shop.found(id).await;
     let _second = shop.worker();
     let run = shop.ended(id).await;
@@ -74,9 +75,9 @@ async fn a_stopping_worker_lays_its_run_down_and_another_goes_on() {
 async fn what_a_cancelled_run_left_goes_first_in_the_next() {
     let shop = shop().await;
     let _worker = shop.worker();
-    let id = shop.run().await;
-    shop.is_under_way(id).await;
+    let (id, held) = shop.run_held().await;
 
+    drop(held);
     run::ops::cancel(&shop.bench.app, &shop.bench.caller, id).await.unwrap();
     let cancelled = shop.ended(id).await;
     let next = shop.run_to_the_end().await;
@@ -95,14 +96,14 @@ async fn what_a_cancelled_run_left_goes_first_in_the_next() {
 async fn a_source_that_throws_everybody_out_is_read_on_from_where_it_was() {
     let shop = shop().await;
     let _worker = shop.worker();
-    let id = shop.run().await;
-    shop.is_under_way(id).await;
+    let (id, held) = shop.run_held().await;
 
     shop.sql(
         "select pg_terminate_backend(pid) from pg_stat_activity
          where datname = current_database() and pid <> pg_backend_pid()",
     )
     .await;
+    drop(held);
     let run = shop.ended(id).await;
 
     assert_eq!((run.state, run.counts.published), (RunState::Succeeded, ROWS), "{:?}", run.failure);

@@ -11,9 +11,10 @@ use freshet_core::run::{self, RunState};
 use freshet_core::sync;
 use freshet_core::vault::Vault;
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
 
 use crate::diff;
-use crate::shop::{Shop, Worker, each_once, make_orders, orders, run_sql, until};
+use crate::shop::{Shop, each_once, make_orders, orders, run_sql, until};
 use crate::snowflake::runs::replayed;
 use crate::snowflake_runs::Emulator;
 
@@ -38,13 +39,10 @@ impl BackUp {
         Self(path)
     }
 
-    /// Takes it while a run is under way and its worker stands still.
-    async fn take_within(shop: &Shop, worker: &Worker, run: RunId) -> Self {
-        shop.is_under_way(run).await;
-        worker.signal("-STOP");
-        let taken = Self::take(shop);
-        worker.signal("-CONT");
-        taken
+    /// Takes it in the middle of a run.
+    async fn take_within_run(shop: &Shop) -> (Self, RunId) {
+        let (run, _held) = shop.run_held().await;
+        (Self::take(shop), run)
     }
 
     /// Puts it in the place of the database, which is lost.
@@ -95,8 +93,7 @@ async fn lost_since_the_second_run(
     let worker = shop.worker();
     shop.run_to_the_end().await;
     at(change(1)).await;
-    let second = shop.run().await;
-    let back_up = BackUp::take_within(shop, &worker, second).await;
+    let (back_up, second) = BackUp::take_within_run(shop).await;
     assert!(shop.ended(second).await.failure.is_none());
     at(change(2)).await;
     shop.run_to_the_end().await;
@@ -110,6 +107,26 @@ async fn lost_since_the_second_run(
     at(change(4)).await;
     shop.run_to_the_end().await;
     assert_eq!(shop.run_to_the_end().await.outcome.as_deref(), Some("no_changes"));
+}
+
+/// The number stands in a record of the tenant's own cluster, and the sequence is everybody's.
+#[tokio::test]
+async fn a_claim_that_cannot_have_been_ends_nobodys_claims() {
+    let shop = Shop::new(&make_orders(1), orders(), &[], json!({})).await;
+    let mut admin = PgConnection::connect(&shop.bench.admin_url).await.unwrap();
+    let mut raised = async |above: i64| -> Option<i64> {
+        sqlx::query_scalar("select raise_epoch($1)").bind(above).fetch_one(&mut admin).await.unwrap()
+    };
+
+    let believed = raised(5_000_000).await.unwrap();
+    let forged = raised(i64::MAX).await;
+    let far = raised(believed + (1 << 40) + 10).await;
+    let next = raised(0).await.unwrap();
+
+    assert_eq!((forged, far), (None, None));
+    assert!(believed > 5_000_000 && (believed..believed + 10).contains(&next), "{believed}, then {next}");
+    let _worker = shop.worker();
+    shop.run_to_the_end().await;
 }
 
 #[tokio::test]

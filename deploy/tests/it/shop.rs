@@ -18,17 +18,22 @@ use rdkafka::topic_partition_list::Offset;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-/// Once a run has published something its next counts take a moment to write, so that whoever looks sees it under way,
-/// however fast the machine is.
+/// Once a run has published something it goes no further while anybody holds it ([`Held`]), and its next counts take a
+/// moment to write: whoever looks sees it under way, however fast the machine is.
 const SLOW_COUNTS: &str = "
     create function slow_counts() returns trigger language plpgsql as $$
     begin
+        perform pg_advisory_xact_lock_shared(hashtextextended('under way', 0));
         perform pg_sleep(0.3);
         return new;
     end $$;
-    create trigger slow_counts before update of published_count on public.run for each row
-        when (old.published_count > 0 and new.published_count > old.published_count)
+    create trigger slow_counts before update of published_count, state on public.run for each row
+        when (old.published_count > 0
+              and (new.published_count > old.published_count or new.state like 'succeeded%'))
         execute function slow_counts();";
+
+/// Until this is dropped no run of the shop goes on that has published something.
+pub struct Held(#[expect(dead_code, reason = "the lock lasts as long as its connection")] PgConnection);
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -165,14 +170,18 @@ impl Shop {
         .await
     }
 
-    /// Waits until some of a run is on the topic and some is not.
-    pub async fn is_under_way(&self, id: RunId) {
+    /// Requests a run, waits until some of it is on the topic, and holds it there.
+    pub async fn run_held(&self) -> (RunId, Held) {
+        let mut holder = PgConnection::connect(&self.bench.admin_url).await.unwrap();
+        sqlx::query("select pg_advisory_lock(hashtextextended('under way', 0))").execute(&mut holder).await.unwrap();
+        let id = self.run().await;
         until("the run is under way", async || {
             let found = self.found(id).await;
-            assert!(!found.state.is_final(), "the run ended before anything could be done to it");
+            assert!(!found.state.is_final(), "the run ended before it was held: {:?}", found.failure);
             (found.counts.published > 0).then_some(())
         })
         .await;
+        (id, Held(holder))
     }
 
     /// Runs the sync and expects success.
@@ -204,8 +213,13 @@ impl Worker {
     }
 
     /// Asks it to stop, and waits.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
         self.signal("-TERM");
+        self.wait();
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(mut self) {
         self.0.wait().unwrap();
     }
 }

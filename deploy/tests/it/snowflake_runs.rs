@@ -170,9 +170,9 @@ async fn a_full_run_delivers_every_row_once_though_its_worker_dies_and_leaves_no
     let shop = emulator.sync(json!({"mode": {"kind": "full"}})).await;
     emulator.add_orders(1..=2_500);
     let first = shop.worker();
-    let run = shop.run().await;
-    shop.is_under_way(run).await;
+    let (run, held) = shop.run_held().await;
     first.signal("-KILL");
+    drop(held);
     drop(first);
     // What was sealed is sent, whatever the table holds by now.
     emulator.sql("delete from \"orders\"");

@@ -35,8 +35,7 @@ fn survives(outage: impl FnOnce()) {
     let (shop, _worker, id) = runtime.block_on(async {
         let shop = Shop::new(&make_orders(ROWS), orders(), &[], json!({})).await;
         let worker = shop.worker();
-        let id = shop.run().await;
-        shop.is_under_way(id).await;
+        let (id, _) = shop.run_held().await;
         (shop, worker, id)
     });
 
