@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::cast::make_run;
 use crate::client::{bench, call, get, objects, post};
 
 #[tokio::test]
@@ -314,4 +315,32 @@ async fn a_browser_that_comes_back_without_our_state_connects_nothing() {
         script["script"].as_str().unwrap().contains("grant connect on database \"shop\" to \"reader\""),
         "{script}"
     );
+}
+
+#[tokio::test]
+async fn runs_are_listed_by_their_states_newest_first_page_by_page() {
+    let bench = bench().await;
+    let [_, model, _, sync] = objects(&bench).await;
+    let mut runs = vec![make_run(&bench, &model, &sync).await];
+    for _ in 0..4 {
+        assert_eq!(post(&bench, &format!("/v1/runs/{}/cancel", runs[0]), json!(null)).await.status, 200);
+        runs.insert(0, post(&bench, &format!("/v1/syncs/{sync}/runs"), json!(null)).await.id());
+    }
+    let listed = async |query: &str| {
+        let (mut ids, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = get(&bench, &format!("/v1/runs?limit=2{query}{cursor}")).await;
+            assert_eq!(page.status, 200, "{}", page.body);
+            let data = page.body["data"].as_array().unwrap();
+            ids.extend(data.iter().map(|run| run["id"].as_str().unwrap().to_owned()));
+            let Some(next) = page.body["next_cursor"].as_str() else { return ids };
+            cursor = format!("&cursor={next}");
+        }
+    };
+
+    assert_eq!(listed("").await, runs);
+    assert_eq!(listed("&state=cancelled").await, runs[1..]);
+    assert_eq!(listed("&state=queued,cancelled,cancelled").await, runs);
+    assert_eq!(listed("&state=queued").await, runs[..1]);
+    assert_eq!(listed("&state=failed,publishing").await.len(), 0);
 }

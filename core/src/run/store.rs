@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{FromRow, Row};
+use sqlx::{AssertSqlSafe, FromRow, Row};
 use uuid::Uuid;
 
 use super::{
@@ -112,30 +112,44 @@ pub(crate) async fn list(
     states: &[String],
     page: PageRequest,
 ) -> Result<Vec<Run>> {
-    sqlx::query_as(
-        "select r.*, v.version as sync_version
-         from (
-             -- The page first: joined before, every run of the workspace would be.
+    // The page first: joined before, every run of the workspace would be. With states, a page of each: an index has them in
+    // order by state alone.
+    let runs = if states.is_empty() {
+        "select *
+         from run
+         where workspace_id = $1
+           and ($2::uuid is null or sync_id = $2)
+           and ($3::uuid is null or id < $3)
+         order by id desc
+         limit $4 + 1"
+    } else {
+        "select page.*
+         from (select distinct state from unnest($5::text[]) as word (state)) as wanted
+         cross join lateral (
              select *
              from run
              where workspace_id = $1
+               and state = wanted.state
                and ($2::uuid is null or sync_id = $2)
-               and (cardinality($3::text[]) = 0 or state = any ($3))
-               and ($4::uuid is null or id < $4)
+               and ($3::uuid is null or id < $3)
              order by id desc
-             limit $5 + 1
-         ) as r
+             limit $4 + 1
+         ) as page
+         order by page.id desc
+         limit $4 + 1"
+    };
+    let query = sqlx::query_as(AssertSqlSafe(format!(
+        "select r.*, v.version as sync_version
+         from ({runs}) as r
          join sync_version as v on v.workspace_id = r.workspace_id and v.id = r.sync_version_id
-         order by r.id desc",
-    )
+         order by r.id desc"
+    )))
     .bind(tx.workspace())
     .bind(sync)
-    .bind(states)
     .bind(page.before)
-    .bind(page.limit)
-    .fetch_all(tx.conn())
-    .await
-    .map_err(failed("cannot list the runs"))
+    .bind(page.limit);
+    let query = if states.is_empty() { query } else { query.bind(states) };
+    query.fetch_all(tx.conn()).await.map_err(failed("cannot list the runs"))
 }
 
 pub(crate) async fn events(tx: &mut TenantTx, id: RunId, after: i64) -> Result<Vec<RunEvent>> {
@@ -374,13 +388,12 @@ pub(crate) async fn give_back(db: &Db, ids: &[Uuid], epochs: &[i64]) -> Result<(
         .map_err(failed("cannot give runs back"))
 }
 
-/// Raises the claims to come above `fence`.
-pub(crate) async fn raise_epoch(db: &Db, fence: i64) -> Result<()> {
-    sqlx::query("select raise_epoch($1)")
+/// Raises the claims to come above `fence`; false for one that no claim can have had.
+pub(crate) async fn raise_epoch(db: &Db, fence: i64) -> Result<bool> {
+    sqlx::query_scalar("select raise_epoch($1) is not null")
         .bind(fence)
-        .execute(db.dispatcher())
+        .fetch_one(db.dispatcher())
         .await
-        .map(|_| ())
         .map_err(failed("cannot raise the claims' numbers"))
 }
 

@@ -189,10 +189,13 @@ pub async fn adopted(app: &App, claim: &Claim, batch_seq: i64, base: &Counts) ->
 /// work again and no `freshet-id` comes twice.
 ///
 /// # Errors
-/// [`Code::LeaseLost`].
+/// [`Code::LeaseLost`]; [`Code::KafkaProgressLost`] for a record that no Freshet wrote.
 pub async fn kafka_adopted(app: &App, claim: &Claim, sync_id: SyncId, progress: &Progress) -> Result<()> {
     // First, and outside the transaction: a sequence knows none, and higher claims harm nobody if the rest fails.
-    store::raise_epoch(&app.db, progress.fence).await?;
+    if !store::raise_epoch(&app.db, progress.fence).await? {
+        let told = "Kafka's progress record names a claim that cannot have been; reset the sync";
+        return Err(Error::new(Code::KafkaProgressLost, told));
+    }
     let mut tx = app.db.tenant(claim.workspace).await?;
     let (_, version, ..) = store::sync_version_of(&mut tx, claim).await?;
     let before = sync::work::adopt(&mut tx, sync_id, version.into(), claim.epoch, progress).await?;
