@@ -305,7 +305,11 @@ fn read_keys<'a>(parts: impl Iterator<Item = &'a str>, setting: &str) -> Result<
     let told = |detail: String| Error::new(Code::Settings, format!("{setting}: {detail}"));
     let mut keys: Vec<Arc<MasterKey>> = Vec::new();
     for part in parts.map(str::trim).filter(|part| !part.is_empty()) {
-        let (name, key) = part.split_once('=').ok_or_else(|| told("wants `name=base64`".into()))?;
+        // A key without its name ends in a `=` of base64: what stands before that is no name, and not to be repeated.
+        let (name, key) = part
+            .split_once('=')
+            .filter(|(name, key)| !name.is_empty() && !key.trim_matches('=').is_empty())
+            .ok_or_else(|| told("wants `name=base64`".into()))?;
         let key = Zeroizing::new(BASE64.decode(key).unwrap_or_default());
         if key.len() != 32 {
             return Err(told(format!("key `{name}` is not 32 bytes in base64")));
@@ -442,6 +446,16 @@ mod tests {
 
     fn line(name: &str) -> String {
         format!("{name}={}\n", Vault::draw_master_key())
+    }
+
+    #[test]
+    fn a_key_without_its_name_is_not_repeated() {
+        let key = Vault::draw_master_key();
+
+        for text in [key.clone(), format!("={key}"), format!("{key}=")] {
+            let error = Vault::from_setting(&text.parse().unwrap()).unwrap_err().chain();
+            assert!(error.contains("wants `name=base64`") && !error.contains(&key[..20]), "{error}");
+        }
     }
 
     #[test]

@@ -278,6 +278,8 @@ async fn a_roll_is_no_more_keys_and_days_are_bounded() {
 
     assert_eq!(post(&bench, "/v1/api-keys", body).await.code(), "platform.quota_exceeded");
     assert_eq!(post(&bench, &format!("/v1/api-keys/{key}/roll"), json!({})).await.status, 201);
+    let again = post(&bench, &format!("/v1/api-keys/{key}/roll"), json!({})).await;
+    assert_eq!(again.code(), "platform.quota_exceeded", "a second key in one's place is one more");
     let days = async |days: i64| {
         let body = json!({"run_days": days});
         let version = get(&bench, "/v1/workspace").await.header("etag").to_owned();

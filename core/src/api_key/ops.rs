@@ -67,7 +67,8 @@ pub async fn make(app: &App, caller: &Caller, of: ServiceAccountId, grant: Grant
 ///
 /// # Errors
 /// `request.not_found`; `request.wrong_state` for a key that works no more; `auth.scope_missing` for a scope that the
-/// caller lacks; `request.invalid` for more than [`OVERLAP_HOURS_MAX`].
+/// caller lacks; `request.invalid` for more than [`OVERLAP_HOURS_MAX`]; `platform.quota_exceeded` for a key that was rolled
+/// already, whose next one is one more.
 pub async fn roll(app: &App, caller: &Caller, id: ApiKeyId, overlap_hours: i64) -> Result<NewKey> {
     caller.may(Right::KeysWrite)?;
     if !(0..=OVERLAP_HOURS_MAX).contains(&overlap_hours) {
@@ -85,7 +86,12 @@ pub async fn roll(app: &App, caller: &Caller, id: ApiKeyId, overlap_hours: i64) 
     let now = app.clock.now();
     let span = old.expires_at - old.created_at;
     let grant = Grant { rights: &rights, of_organization: old.of_organization, days: span.num_days() };
+    let has_successor = store::has_successor(&mut tx, id).await?;
     let made = insert(&mut tx, caller, old.service_account_id, grant, now + span, Some(id)).await?;
+    // One that takes another's place is no more than before; two that take it are.
+    if has_successor {
+        limit::ops::keep_within(&mut tx, Limit::ApiKeys).await?;
+    }
     let ends = old.expires_at.min(now + TimeDelta::hours(overlap_hours));
     store::set_expiry(&mut tx, id, ends).await?;
     let changes = json!({ "expires_at": ends, "rolled_to": made.key.id });
@@ -262,7 +268,6 @@ async fn insert(
         "service_account": account, "scopes": scopes, "of_organization": grant.of_organization, "expires_at": expires_at,
     });
     record(tx, caller, entry("api_key.created", new.id, changes)).await?;
-    // One that takes another's place is no more than before.
     if rolled_from.is_none() {
         limit::ops::keep_within(tx, Limit::ApiKeys).await?;
     }

@@ -185,6 +185,23 @@ pub(crate) async fn get_for_update(tx: &mut TenantTx, id: ApiKeyId) -> Result<Op
     read(tx, id, "for update").await
 }
 
+/// Whether a key that works was made to take this one's place.
+pub(crate) async fn has_successor(tx: &mut TenantTx, id: ApiKeyId) -> Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select 1
+                        from api_key
+                        where workspace_id = $1
+                          and rolled_from = $2
+                          and revoked_at is null
+                          and expires_at > now())",
+    )
+    .bind(tx.workspace())
+    .bind(id)
+    .fetch_one(tx.conn())
+    .await
+    .map_err(failed("cannot look for the key's successor"))
+}
+
 async fn read(tx: &mut TenantTx, id: ApiKeyId, hold: &'static str) -> Result<Option<ApiKey>> {
     sqlx::query_as(AssertSqlSafe(format!("select {KEY} from api_key where workspace_id = $1 and id = $2 {hold}")))
         .bind(tx.workspace())

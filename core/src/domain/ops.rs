@@ -37,7 +37,7 @@ pub async fn get(app: &App, caller: &OrganizationCaller, id: DomainId) -> Result
 /// `auth.scope_missing`; `request.invalid` for no domain; `request.conflict` when it is claimed already.
 pub async fn claim(app: &App, caller: &OrganizationCaller, name: &str) -> Result<Domain> {
     caller.may(Right::SsoWrite, None)?;
-    let name = name.trim().trim_end_matches('.').to_ascii_lowercase();
+    let name = normal(name);
     let mut tx = app.db.organization(caller.organization).await?;
     let domain = store::insert(&mut tx, DomainId::new(), &name, key_text::draw_word().expose()).await?;
     record_in_organization(&mut tx, caller, entry("domain.claimed", domain.id, json!({ "name": name }))).await?;
@@ -72,7 +72,7 @@ pub async fn verify(app: &App, caller: &OrganizationCaller, id: DomainId) -> Res
 pub async fn verify_by_hand(app: &App, caller: &OrganizationCaller, name: &str) -> Result<Domain> {
     caller.may(Right::SsoWrite, None)?;
     let mut tx = app.db.organization(caller.organization).await?;
-    let found = store::find(&mut tx, &name.trim().to_ascii_lowercase()).await?;
+    let found = store::find(&mut tx, &normal(name)).await?;
     drop(tx);
     let domain = match found {
         Some(domain) => domain,
@@ -82,6 +82,11 @@ pub async fn verify_by_hand(app: &App, caller: &OrganizationCaller, name: &str) 
         return Ok(domain);
     }
     set_verified(app, caller, &domain, "command").await
+}
+
+/// As it is kept: in lower case, without a dot at its end.
+fn normal(name: &str) -> String {
+    name.trim().trim_end_matches('.').to_ascii_lowercase()
 }
 
 async fn set_verified(app: &App, caller: &OrganizationCaller, domain: &Domain, by: &str) -> Result<Domain> {

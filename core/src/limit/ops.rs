@@ -89,7 +89,10 @@ pub async fn list(app: &App, caller: &Caller) -> Result<Vec<LimitState>> {
     for limit in Limit::ALL.iter().copied() {
         let used = match limit {
             Limit::RecordsPerMonth => store::records(&mut tx, first_of_month(app.clock.now())).await?,
-            Limit::RetentionDays => i64::from(app.settings.retention_run_days).max(store::days(&mut tx).await?),
+            Limit::RetentionDays => {
+                let own = store::run_days(&mut tx).await?;
+                own.map_or(i64::from(app.settings.retention_run_days), i64::from)
+            }
             _ => store::used(&mut tx, limit).await?,
         };
         let value = value_of(&limits, limit);

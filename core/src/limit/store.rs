@@ -96,9 +96,9 @@ pub(crate) async fn records(tx: &mut TenantTx, since: NaiveDate) -> Result<i64> 
         .map_err(failed("cannot count the records"))
 }
 
-/// The days that the workspace itself would keep history.
-pub(crate) async fn days(tx: &mut TenantTx) -> Result<i64> {
-    sqlx::query_scalar("select coalesce(run_days, 0)::bigint from workspace where workspace_id = $1")
+/// The days that the workspace itself keeps its runs, if it says.
+pub(crate) async fn run_days(tx: &mut TenantTx) -> Result<Option<i32>> {
+    sqlx::query_scalar("select run_days from workspace where workspace_id = $1")
         .bind(tx.workspace())
         .fetch_one(tx.conn())
         .await

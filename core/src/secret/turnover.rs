@@ -16,9 +16,10 @@ use uuid::Uuid;
 use super::store::{self, Holder, WrappedKey};
 use crate::app::App;
 use crate::error::{Code, Result};
+use crate::id::SecretId;
 use crate::metrics;
 
-/// Data keys re-wrapped between two looks at the lock.
+/// Data keys read at a time.
 const ROWS: i32 = 200;
 /// The lock that one worker at a time holds.
 const LOCK: &str = "master keys";
@@ -41,6 +42,8 @@ pub struct Round {
     pub rewrapped: u64,
     /// Data keys that do not unwrap although their master key is given: their rows were changed or moved.
     pub broken: u64,
+    /// The first of them.
+    pub first_broken: Option<SecretId>,
     /// Secrets of master keys that were not given.
     pub stranded: i64,
 }
@@ -122,8 +125,10 @@ pub async fn round(app: &App) -> Result<Option<Round>> {
             match rewrap(app, row).await {
                 Ok(done) => round.rewrapped += u64::from(done),
                 Err(error) if error.code == Code::Vault => {
-                    tracing::error!(secret.id = %row.id, error = %error.chain(), "a data key cannot be wrapped anew");
+                    // Each round comes by it again: `first_broken` is told loudly, and once.
+                    tracing::debug!(secret.id = %row.id, error = %error.chain(), "a data key cannot be wrapped anew");
                     round.broken += 1;
+                    round.first_broken.get_or_insert(row.id);
                 }
                 Err(error) => return Err(error),
             }

@@ -88,7 +88,7 @@ pub struct Known {
     pub session: SessionId,
     /// When they last proved it.
     pub auth_at: DateTime<Utc>,
-    /// The only organization that the session opens; it does nothing to the person themselves.
+    /// The only organization that the session opens; what wants a recent proof of the person's own is closed to it.
     pub confined_to: Option<OrganizationId>,
     /// The request.
     pub request: Option<RequestId>,
@@ -110,10 +110,15 @@ impl Known {
             let told = "an organization's issuer vouched for you, and this is about you: it wants your own password";
             return Err(Error::new(Code::ProofTooOld, told));
         }
-        if app.clock.now() - self.auth_at <= TimeDelta::minutes(RECENT_MINUTES) {
-            return Ok(());
-        }
-        let told = format!("this wants a proof of the last {RECENT_MINUTES} minutes that it is you");
-        Err(Error::new(Code::ProofTooOld, told))
+        refuse_old(app, self.auth_at)
     }
+}
+
+/// Refuses a proof that is older than 15 minutes.
+fn refuse_old(app: &App, auth_at: DateTime<Utc>) -> Result<()> {
+    if app.clock.now() - auth_at <= TimeDelta::minutes(RECENT_MINUTES) {
+        return Ok(());
+    }
+    let told = format!("this wants a proof of the last {RECENT_MINUTES} minutes that it is you");
+    Err(Error::new(Code::ProofTooOld, told))
 }

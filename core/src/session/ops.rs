@@ -8,6 +8,7 @@ use super::{Begun, Known, Origin, Session, Vouched};
 use crate::access::{OrganizationCaller, Right};
 use crate::app::App;
 use crate::audit::ops::{Entry, record_in_organization};
+use crate::db::PersonTx;
 use crate::error::{Code, Error, Result};
 use crate::id::{OrganizationId, RequestId, SessionId, UserId};
 use crate::key_text;
@@ -48,14 +49,13 @@ pub async fn sign_in(app: &App, email: &str, password: &Secret, origin: &Origin)
         let told = "the address is not proved yet; a mail with a link is on its way";
         return Err(Error::new(Code::AddressUnproved, told));
     }
-    refuse_barred(app, found.id).await?;
+    refuse_barred(&mut app.db.person(found.id).await?).await?;
     begin(app, found.id, &["pwd"], known.has_second_factor, origin, &Vouched::default()).await
 }
 
 /// Refuses a password that opens nothing: every organization of the person takes its own issuer's word alone.
-async fn refuse_barred(app: &App, user: UserId) -> Result<()> {
-    let mut tx = app.db.person(user).await?;
-    if user::store::password_use(&mut tx, &[]).await?.is_barred {
+async fn refuse_barred(tx: &mut PersonTx) -> Result<()> {
+    if user::store::password_use(tx, &[]).await?.is_barred {
         return Err(Error::new(Code::SsoRequired, "your organization takes its own issuer's word alone"));
     }
     Ok(())
@@ -166,9 +166,8 @@ pub async fn find(app: &App, token: &Secret, request: Option<RequestId>) -> Resu
         return Ok(None);
     };
     let mut tx = app.db.person(found.user_id).await?;
-    let Some(session) = store::get(&mut tx, found.id).await? else { return Ok(None) };
-    let confined_to = store::vouched(&mut tx, found.id).await?.confined_to;
-    Ok(Some(Known { user: found.user_id, session: found.id, auth_at: session.auth_at, confined_to, request }))
+    let Some((auth_at, confined_to)) = store::standing(&mut tx, found.id).await? else { return Ok(None) };
+    Ok(Some(Known { user: found.user_id, session: found.id, auth_at, confined_to, request }))
 }
 
 /// Whether the token is of a session that waits for the second factor.
@@ -276,9 +275,7 @@ pub async fn change_password(app: &App, known: &Known, new: &Secret) -> Result<(
 pub async fn reset(app: &App, word: &Secret, new: &Secret) -> Result<UserId> {
     let hash = hash_password(new, &[]).await?;
     let mut tx = person::take_word(app, word, "reset").await?;
-    if user::store::password_use(&mut tx, &[]).await?.is_barred {
-        return Err(Error::new(Code::SsoRequired, "your organization takes its own issuer's word alone"));
-    }
+    refuse_barred(&mut tx).await?;
     user::store::set_password(&mut tx, &hash).await?;
     // The mail came to the address.
     user::store::set_verified(&mut tx).await?;
@@ -295,6 +292,6 @@ pub async fn reset(app: &App, word: &Secret, new: &Secret) -> Result<UserId> {
 /// `auth.proof_too_old`, `request.not_found`.
 pub async fn must_be_recent(app: &App, user: UserId, session: SessionId) -> Result<()> {
     let mut tx = app.db.person(user).await?;
-    let found = store::get(&mut tx, session).await?.ok_or_else(|| Error::not_found("session"))?;
-    Known { user, session, auth_at: found.auth_at, confined_to: None, request: None }.must_be_recent(app)
+    let standing = store::standing(&mut tx, session).await?;
+    super::refuse_old(app, standing.ok_or_else(|| Error::not_found("session"))?.0)
 }

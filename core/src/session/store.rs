@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::{Origin, Session, Vouched};
 use crate::db::{Db, OrganizationTx, PersonTx, failed};
 use crate::error::Result;
-use crate::id::{SessionId, SsoConnectionId, UserId};
+use crate::id::{OrganizationId, SessionId, SsoConnectionId, UserId};
 
 /// A session to be stored.
 pub(crate) struct InsertSession<'a> {
@@ -70,6 +70,19 @@ pub(crate) async fn get(tx: &mut PersonTx, id: SessionId) -> Result<Option<Sessi
     .fetch_optional(tx.conn())
     .await
     .map_err(failed("cannot read the session"))
+}
+
+/// When its person last proved who they are, and the organization that it is confined to.
+pub(crate) async fn standing(
+    tx: &mut PersonTx,
+    id: SessionId,
+) -> Result<Option<(DateTime<Utc>, Option<OrganizationId>)>> {
+    sqlx::query_as("select auth_at, confined_to from session where user_id = $1 and id = $2")
+        .bind(tx.user())
+        .bind(id)
+        .fetch_optional(tx.conn())
+        .await
+        .map_err(failed("cannot read the session"))
 }
 
 /// The sessions that are open, newest first; nobody has more than a few.

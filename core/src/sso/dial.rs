@@ -28,7 +28,7 @@ pub(super) struct Dial {
 
 impl Dial {
     /// # Errors
-    /// `platform.internal` when TLS cannot be set up: the machine has no certificates.
+    /// `platform.internal` when TLS cannot be set up.
     pub(super) fn new(egress: &Arc<Egress>) -> Result<Self> {
         static CLIENTS: Clients = Clients::new(Code::SsoIssuer, |client| client.timeout(TIMEOUT));
         Ok(Self { http: CLIENTS.of(egress)?, egress: Arc::clone(egress) })
@@ -36,8 +36,9 @@ impl Dial {
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse> {
         let (parts, body) = request.into_parts();
-        let url = parts.uri.to_string();
-        self.check(&url)?;
+        // What is judged is what is dialled; a name is judged by what it leads to.
+        let url = parse(&parts.uri.to_string())?;
+        check_literal(&self.egress, &url)?;
         let failed = |what: &str| Error::new(Code::SsoIssuer, what.to_owned());
         let mut answer = self
             .http
@@ -62,12 +63,6 @@ impl Dial {
             bytes.extend_from_slice(&piece);
         }
         response.body(bytes).map_err(|error| failed("an issuer's answer cannot be read").caused_by(error))
-    }
-
-    /// Judges an address before it is dialled: that it is TLS, and, where the host is an address itself, whether it may be.
-    /// Names are judged by what they resolve to.
-    fn check(&self, url: &str) -> Result<()> {
-        check_literal(&self.egress, &parse(url)?)
     }
 }
 

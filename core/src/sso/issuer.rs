@@ -37,6 +37,8 @@ use crate::settings::Secret;
 
 /// How long an issuer's metadata and keys are kept; a token by an unknown key has them read again.
 const KEPT: Duration = Duration::from_secs(600);
+/// Issuers of which they are kept at once, at most: half a MiB each, in the worst case.
+const KEPT_MAX: usize = 200;
 /// How far an issuer's clock may be from ours.
 const SKEW_MINUTES: i64 = 5;
 /// How long ago a person may have proved to the issuer that it is them, where they were asked to.
@@ -295,6 +297,9 @@ async fn metadata(app: &App, connection: &SsoConnection, anew: bool) -> Result<M
     let read = read.map_err(|error| failed("the issuer does not answer as one").caused_by(error))?;
     let mut kept = KEPT_OF.lock().unwrap_or_else(PoisonError::into_inner);
     kept.retain(|_, (policy, at, _)| policy.strong_count() > 0 && at.elapsed() < KEPT);
+    if kept.len() >= KEPT_MAX {
+        kept.clear();
+    }
     kept.insert(key, (Arc::downgrade(&app.egress), Instant::now(), read.clone()));
     Ok(read)
 }

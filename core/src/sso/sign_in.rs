@@ -33,6 +33,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::{MembershipId, OrganizationId, RequestId, SsoConnectionId, UserId};
 use crate::identity;
 use crate::key_text;
+use crate::limit::{self, Limit};
 use crate::member;
 use crate::organization;
 use crate::session::{self, Begun, Known, Origin, Vouched};
@@ -257,7 +258,7 @@ impl Place<'_> {
         self.note_owner(user).await?;
         let person = person::get(self.app, user).await?;
         let (mut amr, mut vouched) = (vec!["fed".to_owned()], Vouched::default());
-        if self.speaks_for(&person.email).await?.is_none() {
+        if !self.speaks_for(&person.email).await? {
             vouched.confined_to = Some(self.organization);
         }
         // Whoever is here already, and comes by another issuer, keeps what the session opens.
@@ -288,9 +289,11 @@ impl Place<'_> {
     async fn come_again(&self, user: UserId, vouch: &Vouch) -> Result<()> {
         let mut tx = self.app.db.person(user).await?;
         let is_member = store::is_member(&mut tx, self.organization).await?;
+        drop(tx);
         if !is_member {
             self.proved_address(vouch).await?;
         }
+        let mut tx = self.app.db.person(user).await?;
         identity::store::note(&mut tx, &self.connection.issuer, &vouch.subject, vouch.email.as_deref()).await?;
         self.join(tx, is_member).await
     }
@@ -337,6 +340,7 @@ impl Place<'_> {
         let (id, role) = (MembershipId::new(), self.connection.default_role);
         let workspace = self.connection.default_workspace_id;
         organization::store::insert_member(&mut tx, id, user, workspace, role).await?;
+        limit::ops::keep_organization_within(&mut tx, Limit::Members).await?;
         let changes = json!({
             "user": user, "role": role, "workspace": workspace, "sso_connection": self.connection.id,
         });
@@ -349,19 +353,19 @@ impl Place<'_> {
     async fn proved_address(&self, vouch: &Vouch) -> Result<String> {
         let unproved = || refused("the issuer does not say that your address is proved");
         let email = vouch.email.as_deref().map(str::trim).ok_or_else(unproved)?;
-        match self.speaks_for(email).await? {
-            Some(()) => Ok(email.to_owned()),
-            None => Err(refused("the domain of your address is not among those that the issuer speaks for here")),
+        if self.speaks_for(email).await? {
+            return Ok(email.to_owned());
         }
+        Err(refused("the domain of your address is not among those that the issuer speaks for here"))
     }
 
     /// Whether the issuer speaks for the domain of an address: the connection names it, and the organization has it.
-    async fn speaks_for(&self, email: &str) -> Result<Option<()>> {
+    async fn speaks_for(&self, email: &str) -> Result<bool> {
         let domain = domain::of_address(email).filter(|domain| self.connection.domains.contains(domain));
-        let Some(domain) = domain else { return Ok(None) };
+        let Some(domain) = domain else { return Ok(false) };
         let mut tx = self.app.db.organization(self.organization).await?;
         let proved = domain::store::verified(&mut tx, &[domain]).await?;
-        Ok((!proved.is_empty()).then_some(()))
+        Ok(!proved.is_empty())
     }
 
     async fn note_owner(&self, user: UserId) -> Result<()> {
@@ -382,12 +386,16 @@ impl Place<'_> {
         if found.is_some_and(|found| found.user_id != known.user) {
             return Err(refused("the issuer's account opens another person's account here already"));
         }
-        let mut tx = self.app.db.person(known.user).await?;
         let email = vouch.email.as_deref();
+        let speaks = match email {
+            Some(email) => self.speaks_for(email).await?,
+            None => false,
+        };
+        let mut tx = self.app.db.person(known.user).await?;
         let is_new = identity::store::note(&mut tx, &self.connection.issuer, &vouch.subject, email).await?;
         let own = user::store::get(&mut tx).await?.email;
         let is_own = email.is_some_and(|email| email.trim().eq_ignore_ascii_case(&own));
-        if is_own && self.speaks_for(&own).await?.is_some() {
+        if is_own && speaks {
             user::store::set_verified(&mut tx).await?;
         }
         let token = self.rotate(&mut tx, known).await?;

@@ -269,7 +269,7 @@ pub(crate) async fn doors_of(tx: &mut PersonTx) -> Result<Vec<Door>> {
     .map_err(failed("cannot list the person's sign-in connections"))
 }
 
-/// Whether the person has a role in the organization, or in a workspace of it; the strongest one's word.
+/// Whether the person has a role in the organization, or in a workspace of it.
 pub(crate) async fn is_member(tx: &mut PersonTx, organization: OrganizationId) -> Result<bool> {
     sqlx::query_scalar("select exists (select 1 from membership where user_id = $1 and organization_id = $2)")
         .bind(tx.user())

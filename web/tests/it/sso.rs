@@ -6,7 +6,7 @@ use freshet_core::member::{self, ops::At};
 use freshet_core::secret::turnover;
 use freshet_core::sso::{SsoConnection, SsoKind};
 use freshet_core::testing::{Bench, workspace};
-use freshet_core::{domain, identity, sso};
+use freshet_core::{domain, identity, limit, sso};
 
 use crate::browser::{Browser, PASSWORD, Page, bench};
 use crate::issuers::{CLIENT, Hostile, Issuer, Says, connect, connect_of, owner, path, query};
@@ -62,6 +62,26 @@ async fn an_address_leads_to_the_organizations_issuer_and_from_there_in() {
     assert_eq!((again.status, again.header("location")), (303, "/"));
     let members = member::ops::list(&bench.app, &owner(&bench), Default::default()).await.unwrap();
     assert_eq!(members.data.len(), 1);
+}
+
+#[tokio::test]
+async fn somebody_new_is_not_let_past_the_limit_of_members() {
+    let bench = bench(&[]).await;
+    let (mut issuer, connection) = signed_up(&bench).await;
+    let start = format!("/sso/start?connection={}", connection.id);
+    let limits = |count: i64| [("members".to_owned(), Some(count))].into_iter().collect();
+    let count = async || member::ops::list(&bench.app, &owner(&bench), Default::default()).await.unwrap().data.len();
+    limit::ops::set(&bench.app, &owner(&bench), None, Some(&limits(1))).await.unwrap();
+
+    let first = go(&mut Browser::new(&bench), &mut issuer, &start, "ada@acme.example").await;
+    let second = go(&mut Browser::new(&bench), &mut Issuer::new(), &start, "bob@acme.example").await;
+    let again = go(&mut Browser::new(&bench), &mut issuer, &start, "ada@acme.example").await;
+
+    assert_eq!((first.status, again.status, count().await), (303, 303, 1));
+    assert!(second.status != 303 && second.text.contains("members"), "{}: {}", second.status, second.text);
+    limit::ops::set(&bench.app, &owner(&bench), None, Some(&limits(2))).await.unwrap();
+    let third = go(&mut Browser::new(&bench), &mut Issuer::new(), &start, "bob@acme.example").await;
+    assert_eq!((third.status, count().await), (303, 2));
 }
 
 #[tokio::test]

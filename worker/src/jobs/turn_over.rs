@@ -39,7 +39,7 @@ pub(super) async fn run(app: App, drain: CancellationToken) {
 /// The end of a turn-over, and what keeps it from ending: once, not with every round.
 fn tell(app: &App, round: Round, before: Round, took: Duration) {
     let (master_key, took_ms) = (app.vault.current_key(), took.as_millis() as u64);
-    let Round { rewrapped, broken, stranded } = round;
+    let Round { rewrapped, broken, first_broken, stranded } = round;
     if rewrapped > 0 {
         tracing::info!(master_key, rewrapped, took_ms, "master key turned over: {rewrapped} secrets are wrapped anew");
     }
@@ -47,6 +47,11 @@ fn tell(app: &App, round: Round, before: Round, took: Duration) {
         tracing::error!(stranded, "secrets are of master keys that are not given; `freshet key status` names them");
     }
     if broken > 0 && broken != before.broken {
-        tracing::error!(broken, "secrets do not open by the master key that they name: their rows were changed");
+        let secret_id = first_broken.map(tracing::field::display);
+        tracing::error!(
+            broken,
+            secret.id = secret_id,
+            "secrets do not open by the master key that they name: their rows were changed"
+        );
     }
 }

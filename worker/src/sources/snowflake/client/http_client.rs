@@ -18,7 +18,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// `platform.egress_blocked` for an address that the policy does not allow, of a name each request says so;
-/// `platform.internal` when TLS cannot be set up: the machine has no certificates.
+/// `platform.internal` when TLS cannot be set up.
 pub fn http_client(egress: &Arc<Egress>, url: &str) -> Result<reqwest::Client> {
     static CLIENTS: Clients = Clients::new(Code::SnowflakeUnreachable, |client| {
         client.connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT)
