@@ -1,6 +1,7 @@
 //! Freshet's own database is restored from a back-up: the halt is named, adopting Kafka's position goes on without loss
 //! or repeats.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use freshet_core::endpoint::{Connection, Destination, ops as endpoint};
@@ -274,7 +275,11 @@ async fn the_commands_of_the_readme_back_up_and_restore() {
         assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&told));
     };
 
-    run(block_of_readme("pg_dump --format=custom"));
+    run(block_of_readme("umask 077"));
+    for file in ["freshet.dump", "freshet.keys"] {
+        let mode = std::fs::metadata(folder.join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "others may read {file}");
+    }
     run(block_of_readme("createdb --owner"));
 
     let keys = std::fs::read_to_string(folder.join("freshet.keys")).unwrap();

@@ -1,11 +1,12 @@
-//! The list of jobs: what a worker does, how much of it at once.
+//! The list of jobs: what a worker does, how much of it at once. Both queues and the three others go side by side.
 //!
 //! | queue | job | at once |
 //! |---|---|---|
 //! | `run` | `run_sync`: one attempt at a run | `worker_runs_max` |
 //! | `operation` | `answer_operation`: one question answered | `worker_operations_max` |
 //! | none | `turn_over`: a master key turned over | one worker of all |
-//! | none | `chores`: the audit log linked and checked; deleted workspaces erased, history pruned | one after the other |
+//! | none | `chores::run`: the audit log linked and checked | one after the other, in every worker |
+//! | none | `chores::clear`: deleted workspaces erased, history pruned | one after the other, in every worker |
 
 mod answer_operation;
 mod chores;
