@@ -1,11 +1,12 @@
 //! One question answered: a test, a list, a preview, a check.
 
 use freshet_core::app::App;
-use freshet_core::connector::Step;
+use freshet_core::connector::{self, Source, Step, StepState};
 use freshet_core::endpoint::{Connection, Destination, ops as endpoint};
 use freshet_core::error::{Code, Error, Result};
 use freshet_core::id::{ConnectionId, ConsentId, DestinationId, ModelId, SyncId, WorkspaceId};
 use freshet_core::operation::{OperationClaim, Question, ops};
+use freshet_core::organization::EgressTold;
 use freshet_core::queue::Held;
 use freshet_core::sync::Resync;
 use freshet_core::{consent, model, organization, sync};
@@ -56,18 +57,18 @@ async fn find(app: &App, workspace: WorkspaceId, question: Question) -> Result<V
     match question {
         Question::TestConnection { connection } => test_connection(app, workspace, connection).await,
         Question::ListCatalogue { connection, schema } => {
-            let mut source = open_source(app, workspace, connection).await?;
+            let (mut source, _) = open_source(app, workspace, connection).await?;
             written(&source.catalogue(schema.as_deref()).await?)
         }
         Question::MakeStream { connection, stream, dry_run } => {
-            let mut source = open_source(app, workspace, connection).await?;
+            let (mut source, _) = open_source(app, workspace, connection).await?;
             written(&source.make_stream(&stream, dry_run).await?)
         }
         Question::FinishConsent { connection, consent } => finish_consent(app, workspace, connection, consent).await,
         Question::DescribeModel { model } => describe(app, workspace, model).await,
         Question::PreviewModel { model } => {
             let model = read_model(app, workspace, model).await?;
-            let mut source = open_source(app, workspace, model.connection_id).await?;
+            let (mut source, _) = open_source(app, workspace, model.connection_id).await?;
             written(&source.preview(&model.spec, PREVIEW_ROWS_MAX).await?)
         }
         Question::CheckKey { model, key } => {
@@ -76,7 +77,7 @@ async fn find(app: &App, workspace: WorkspaceId, question: Question) -> Result<V
             if key.is_empty() {
                 return Err(Error::new(Code::ModelKeyMissing, "the model has no key, and none is asked about"));
             }
-            let mut source = open_source(app, workspace, model.connection_id).await?;
+            let (mut source, _) = open_source(app, workspace, model.connection_id).await?;
             written(&source.key_check(&model.spec, &key).await?)
         }
         Question::TestDestination { destination } => test_destination(app, workspace, destination).await,
@@ -88,7 +89,7 @@ async fn find(app: &App, workspace: WorkspaceId, question: Question) -> Result<V
 }
 
 async fn test_connection(app: &App, workspace: WorkspaceId, id: ConnectionId) -> Result<Value> {
-    let mut source = open_source(app, workspace, id).await?;
+    let (mut source, told) = open_source(app, workspace, id).await?;
     let steps = source.check().await;
     let mut tx = app.db.tenant(workspace).await?;
     endpoint::record_check::<Connection>(&mut tx, id, &steps).await?;
@@ -96,24 +97,20 @@ async fn test_connection(app: &App, workspace: WorkspaceId, id: ConnectionId) ->
     let script = endpoint::setup_script(app, &freshet_core::access::Caller::command(workspace), id).await?;
     let mut found = found(&steps);
     found["setup_script"] = script.into();
-    found["egress"] = written(&organization::ops::egress_of(app, workspace).await?.1)?;
+    found["egress"] = written(&told)?;
     Ok(found)
 }
 
 async fn finish_consent(app: &App, workspace: WorkspaceId, id: ConnectionId, asked: ConsentId) -> Result<Value> {
     let returned = consent::ops::returned(app, workspace, asked).await?;
-    let mut source = open_source(app, workspace, id).await?;
+    let (mut source, _) = open_source(app, workspace, id).await?;
     let granted = source.finish_consent(&returned.redirect_url, &returned.code, &returned.verifier).await?;
     consent::ops::finish(app, workspace, asked, id, &granted).await?;
     Ok(json!({ "settings": [granted.field] }))
 }
 
 async fn test_destination(app: &App, workspace: WorkspaceId, id: DestinationId) -> Result<Value> {
-    let mut tx = app.db.tenant(workspace).await?;
-    let (kind, settings) = endpoint::open::<Destination>(app, &mut tx, id).await?;
-    tx.commit().await?;
-    let (egress, told) = organization::ops::egress_of(app, workspace).await?;
-    let mut destination = app.registry.find_destination(&kind)?.open(settings, &egress).await?;
+    let (mut destination, told) = open_destination(app, workspace, id).await?;
     let steps = destination.check().await;
     let mut tx = app.db.tenant(workspace).await?;
     endpoint::record_check::<Destination>(&mut tx, id, &steps).await?;
@@ -125,7 +122,7 @@ async fn test_destination(app: &App, workspace: WorkspaceId, id: DestinationId) 
 
 async fn describe(app: &App, workspace: WorkspaceId, id: ModelId) -> Result<Value> {
     let model = read_model(app, workspace, id).await?;
-    let mut source = open_source(app, workspace, model.connection_id).await?;
+    let (mut source, _) = open_source(app, workspace, model.connection_id).await?;
     let (schema, source_key) = source.describe(&model.spec).await?;
     let mut tx = app.db.tenant(workspace).await?;
     model::ops::record_columns(&mut tx, model.version_id, &model.primary_key, &schema, &source_key).await?;
@@ -138,10 +135,8 @@ async fn describe(app: &App, workspace: WorkspaceId, id: ModelId) -> Result<Valu
 async fn check_sync(app: &App, workspace: WorkspaceId, id: SyncId) -> Result<Value> {
     let mut tx = app.db.tenant(workspace).await?;
     let work = sync::work::current(&mut tx, id).await?;
-    let (kind, settings) = endpoint::open::<Destination>(app, &mut tx, work.destination_id).await?;
     tx.commit().await?;
-    let (egress, _) = organization::ops::egress_of(app, workspace).await?;
-    let mut destination = app.registry.find_destination(&kind)?.open(settings, &egress).await?;
+    let (mut destination, _) = open_destination(app, workspace, work.destination_id).await?;
     let mut plan = pipeline::topic_plan(app.db.installation().await?, workspace, &work, None);
     let prepared = destination.prepare(&plan).await?;
     let mut steps = prepared.steps;
@@ -160,7 +155,7 @@ async fn resync(app: &App, workspace: WorkspaceId, id: SyncId, how: Resync) -> R
     let mut tx = app.db.tenant(workspace).await?;
     let work = sync::work::current(&mut tx, id).await?;
     tx.commit().await?;
-    let mut source = open_source(app, workspace, work.connection_id).await?;
+    let (mut source, _) = open_source(app, workspace, work.connection_id).await?;
     let reset = sync::ops::reset(app, &freshet_core::access::Caller::command(workspace), id).await?;
     let made = source.renew_stream(&work.spec, how == Resync::Full).await?;
     Ok(json!({ "generation": reset.generation, "stream": written(&made)? }))
@@ -170,22 +165,32 @@ async fn read_model(app: &App, workspace: WorkspaceId, id: ModelId) -> Result<mo
     model::ops::get(app, &freshet_core::access::Caller::command(workspace), id).await
 }
 
-async fn open_source(
-    app: &App,
-    workspace: WorkspaceId,
-    id: ConnectionId,
-) -> Result<Box<dyn freshet_core::connector::Source>> {
+/// The source, and the policy that it dials by.
+async fn open_source(app: &App, workspace: WorkspaceId, id: ConnectionId) -> Result<(Box<dyn Source>, EgressTold)> {
     let mut tx = app.db.tenant(workspace).await?;
     let (kind, settings) = endpoint::open::<Connection>(app, &mut tx, id).await?;
     tx.commit().await?;
-    let (egress, _) = organization::ops::egress_of(app, workspace).await?;
+    let (egress, told) = organization::ops::egress_of(app, workspace).await?;
     let mut source = app.registry.find_source(&kind)?.open(settings, &egress).await?;
     source.keep_secrets(pipeline::keeper(app, workspace, id));
-    Ok(source)
+    Ok((source, told))
+}
+
+/// The destination, and the policy that it dials by.
+async fn open_destination(
+    app: &App,
+    workspace: WorkspaceId,
+    id: DestinationId,
+) -> Result<(Box<dyn connector::Destination>, EgressTold)> {
+    let mut tx = app.db.tenant(workspace).await?;
+    let (kind, settings) = endpoint::open::<Destination>(app, &mut tx, id).await?;
+    tx.commit().await?;
+    let (egress, told) = organization::ops::egress_of(app, workspace).await?;
+    Ok((app.registry.find_destination(&kind)?.open(settings, &egress).await?, told))
 }
 
 fn found(steps: &[Step]) -> Value {
-    let ok = steps.iter().all(|step| step.state != freshet_core::connector::StepState::Failed);
+    let ok = steps.iter().all(|step| step.state != StepState::Failed);
     json!({ "ok": ok, "steps": steps })
 }
 
