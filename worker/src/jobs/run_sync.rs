@@ -103,7 +103,17 @@ async fn settle(app: &App, claim: &Claim, done: Result<Ended>) -> Result<&'stati
             Ok(match state {
                 RunState::Cancelled => "cancelled",
                 RunState::RetryWait => "retried",
-                _ => "failed",
+                RunState::Failed => "failed",
+                // An attempt that failed leaves a run in none of these.
+                RunState::Queued
+                | RunState::Claimed
+                | RunState::Extracting
+                | RunState::Publishing
+                | RunState::Finalizing
+                | RunState::Cancelling
+                | RunState::Succeeded
+                | RunState::SucceededWithErrors
+                | RunState::Skipped => "failed",
             })
         }
     }
