@@ -72,10 +72,10 @@ pub(crate) async fn tell(State(table): State<&'static [Going]>, request: Request
 
 #[cfg(test)]
 mod tests {
-    use axum::Router;
     use axum::body::Body;
-    use axum::middleware::from_fn_with_state;
-    use axum::routing::get;
+    use freshet_core::connector::Registry;
+    use freshet_core::testing::Bench;
+    use tokio_util::sync::CancellationToken;
     use tower::ServiceExt;
 
     use super::*;
@@ -89,21 +89,25 @@ mod tests {
     }];
 
     #[tokio::test]
-    async fn an_operation_that_is_to_go_says_so_and_no_other() {
-        let router = Router::new()
-            .route("/v1/syncs/{id}", get(async || "here").post(async || "here"))
-            .layer(from_fn_with_state(TABLE, tell));
-        let ask = async |method: &str| {
-            let request = Request::builder().method(method).uri("/v1/syncs/1").body(Body::empty()).unwrap();
-            router.clone().oneshot(request).await.unwrap().headers().clone()
+    async fn an_operation_that_is_to_go_says_so_in_each_answer_and_no_other_does() {
+        let bench = Bench::new(Registry::default()).await;
+        let key = format!("Bearer {}", bench.key);
+        let router = crate::router_telling(bench.app.clone(), CancellationToken::new(), TABLE);
+        let ask = async |method: &str, key: &str| {
+            let request = Request::builder().method(method).uri("/v1/syncs/1").header("authorization", key);
+            let answer = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            (answer.status().as_u16(), answer.headers().clone())
         };
 
-        let (going, staying) = (ask("GET").await, ask("POST").await);
+        let (known, stranger, staying) = (ask("GET", &key).await, ask("GET", "").await, ask("PATCH", &key).await);
 
-        assert_eq!(going["deprecation"], "@1795824000");
-        assert_eq!(going["sunset"], "Tue, 01 Jun 2027 00:00:00 GMT");
-        assert_eq!(going["link"], "</v1/runs>; rel=\"successor-version\"");
-        assert!(!staying.contains_key("deprecation") && !staying.contains_key("sunset"));
+        assert_eq!((known.0, stranger.0), (404, 401));
+        for (status, going) in [known, stranger] {
+            assert_eq!(going["deprecation"], "@1795824000", "{status}");
+            assert_eq!(going["sunset"], "Tue, 01 Jun 2027 00:00:00 GMT", "{status}");
+            assert_eq!(going["link"], "</v1/runs>; rel=\"successor-version\"", "{status}");
+        }
+        assert!(!staying.1.contains_key("deprecation") && !staying.1.contains_key("sunset"));
     }
 
     #[test]

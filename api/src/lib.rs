@@ -1,6 +1,7 @@
 //! The REST API: JSON under `/v1`, a workspace bound to each key, problem documents, keyset pages.
 //!
-//! Layers, from the outside in: panics, request id, body limit, room, key, rate limits, scopes, waiting, idempotency, what is to go, routes.
+//! Layers, from the outside in: panics, request id, metrics, body limit; around the routes of a key what is to go, room,
+//! key, rate limits, scopes, waiting, idempotency.
 
 mod auth;
 mod deprecated;
@@ -93,18 +94,23 @@ pub fn serves(path: &str) -> bool {
 
 /// The whole API.
 pub fn router(app: App, drain: CancellationToken) -> Router {
+    router_telling(app, drain, deprecated::GOING)
+}
+
+fn router_telling(app: App, drain: CancellationToken, going: &'static [deprecated::Going]) -> Router {
     let limits = limit::Limits::new(&app.settings);
     let api = Api { app, drain, limits };
     let (v1, document) = v1_documented();
     let keyed = v1
-        .layer(middleware::from_fn_with_state(deprecated::GOING, deprecated::tell))
         .layer(middleware::from_fn_with_state(api.clone(), idempotency::answer_again))
         .layer(middleware::from_fn_with_state(api.clone(), wait::prefer_wait))
         .layer(middleware::from_fn_with_state(scopes::Scopes::of(&document), scopes::require))
         .layer(middleware::from_fn_with_state(api.clone(), limit::keep_within))
-        .layer(middleware::from_fn_with_state(api.clone(), auth::require_key));
+        .layer(middleware::from_fn_with_state(api.clone(), auth::require_key))
+        .layer(middleware::from_fn_with_state(api.clone(), limit::keep_room))
+        .layer(middleware::from_fn_with_state(going, deprecated::tell));
     Router::new()
-        .merge(keyed.layer(middleware::from_fn_with_state(api.clone(), limit::keep_room)))
+        .merge(keyed)
         .merge(routes::health::router(document))
         .merge(routes::callback::router())
         .fallback(async || Problem::from(Error::new(Code::NotFound, "there is no such path")))
