@@ -7,6 +7,8 @@ use axum::response::Response;
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use utoipa::openapi::{Deprecated, OpenApi};
 
+use crate::operation;
+
 /// An operation that is deprecated.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Going {
@@ -35,15 +37,7 @@ fn start_of((year, month, day): (i32, u32, u32)) -> DateTime<Utc> {
 /// Marks the operations in the document.
 pub(crate) fn mark(document: &mut OpenApi, table: &[Going]) {
     for going in table {
-        let Some(item) = document.paths.paths.get_mut(going.path) else { continue };
-        let operation = match going.method {
-            "GET" => &mut item.get,
-            "POST" => &mut item.post,
-            "PUT" => &mut item.put,
-            "PATCH" => &mut item.patch,
-            _ => &mut item.delete,
-        };
-        if let Some(operation) = operation {
+        if let Some(operation) = operation(document, going.method, going.path) {
             operation.deprecated = Some(Deprecated::True);
         }
     }
@@ -91,13 +85,13 @@ mod tests {
     #[tokio::test]
     async fn an_operation_that_is_to_go_says_so_in_each_answer_and_no_other_does() {
         let bench = Bench::new(Registry::default()).await;
-        let key = format!("Bearer {}", bench.key);
         let router = crate::router_telling(bench.app.clone(), CancellationToken::new(), TABLE);
         let ask = async |method: &str, key: &str| {
             let request = Request::builder().method(method).uri("/v1/syncs/1").header("authorization", key);
             let answer = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
             (answer.status().as_u16(), answer.headers().clone())
         };
+        let key = format!("Bearer {}", bench.key);
 
         let (known, stranger, staying) = (ask("GET", &key).await, ask("GET", "").await, ask("PATCH", &key).await);
 

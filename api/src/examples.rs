@@ -8,6 +8,8 @@ use serde_json::Value;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{Content, OpenApi, RefOr};
 
+use crate::operation;
+
 /// Of one operation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,16 +24,7 @@ pub(crate) fn put(document: &mut OpenApi) {
     let examples: BTreeMap<String, Example> = serde_json::from_str(text).unwrap_or_default();
     for (name, example) in examples {
         let Some((method, path)) = name.split_once(' ') else { continue };
-        let Some(item) = document.paths.paths.get_mut(path) else { continue };
-        let operation = match method {
-            "GET" => item.get.as_mut(),
-            "POST" => item.post.as_mut(),
-            "PATCH" => item.patch.as_mut(),
-            "PUT" => item.put.as_mut(),
-            "DELETE" => item.delete.as_mut(),
-            _ => None,
-        };
-        if let Some(operation) = operation {
+        if let Some(operation) = operation(document, method, path) {
             put_into(operation, example);
         }
     }

@@ -23,6 +23,7 @@ use freshet_core::error::{Code, Error};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -75,6 +76,19 @@ fn v1_documented() -> (Router<Api>, utoipa::openapi::OpenApi) {
     examples::put(&mut document);
     deprecated::mark(&mut document, deprecated::GOING);
     (router, document)
+}
+
+/// An operation of a document: `GET`, `/v1/syncs/{id}`.
+fn operation<'a>(document: &'a mut utoipa::openapi::OpenApi, method: &str, path: &str) -> Option<&'a mut Operation> {
+    let item = document.paths.paths.get_mut(path)?;
+    match method {
+        "GET" => item.get.as_mut(),
+        "POST" => item.post.as_mut(),
+        "PATCH" => item.patch.as_mut(),
+        "PUT" => item.put.as_mut(),
+        "DELETE" => item.delete.as_mut(),
+        _ => None,
+    }
 }
 
 /// The OpenAPI 3.1 document, as text.
