@@ -1,20 +1,14 @@
 //! Attacks by their names; `SECURITY.md` lists them with those that are tried elsewhere.
 
-use std::time::Duration;
-
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::Request;
-use freshet_core::access::Right;
-use freshet_core::api_key::{self, ops::Grant};
 use freshet_core::endpoint::{Connection as Source, ops as endpoint};
 use freshet_core::page::PageRequest;
 use freshet_core::testing::{Bench, workspace};
-use futures::StreamExt as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tower::ServiceExt as _;
 
-use crate::cast::make_run;
 use crate::client::{bench, bench_with, call, get, objects, post, router};
 
 async fn send(bench: &Bench, request: axum::http::request::Builder, body: Body) -> axum::response::Response {
@@ -76,32 +70,6 @@ async fn idempotency_key_reuse_across_tenants() {
     assert_eq!((second.header("idempotency-replayed"), again.header("idempotency-replayed")), ("", "true"));
     let listed = call(&bench, "GET", "/v1/service-accounts", None, &their[1..]).await.body;
     assert!(!listed.to_string().contains(&first.id()));
-}
-
-#[tokio::test]
-async fn a_runs_stream_tells_nothing_after_revocation() {
-    let bench = bench().await;
-    let [_, model, _, sync] = objects(&bench).await;
-    let run = make_run(&bench, &model, &sync).await;
-    let grant = Grant { rights: &[Right::RunsRead], of_organization: false, days: 1 };
-    let made = api_key::ops::create(&bench.app, bench.caller.workspace, "watcher", grant).await.unwrap();
-    let request = Request::builder()
-        .uri(format!("/v1/runs/{run}/events"))
-        .header("accept", "text/event-stream")
-        .header("authorization", format!("Bearer {}", made.text.expose()));
-    let answer = router(&bench).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    let mut stream = answer.into_body().into_data_stream();
-    let first = stream.next().await.unwrap().unwrap();
-    assert!(String::from_utf8_lossy(&first).contains("run.queued"));
-
-    api_key::ops::revoke(&bench.app, &bench.caller, made.key.id).await.unwrap();
-    assert_eq!(post(&bench, &format!("/v1/runs/{run}/cancel"), Value::Null).await.status, 200);
-    let rest = tokio::time::timeout(Duration::from_secs(30), stream.collect::<Vec<_>>()).await;
-
-    let rest: Vec<Bytes> = rest.expect("the stream ends").into_iter().map(Result::unwrap).collect();
-    let told = String::from_utf8_lossy(&rest.concat()).into_owned();
-    assert!(!told.contains("\"cancelled\"") && !told.contains("run.cancel"), "told after the revocation: {told}");
 }
 
 #[tokio::test]

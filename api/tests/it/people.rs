@@ -160,9 +160,11 @@ async fn an_invitation_is_good_once_and_for_its_address() {
     let elses = member::ops::accept(&bench.app, ada, &word).await.unwrap_err();
     let bob = member::ops::accept_as_new(&bench.app, &word, "Bob", &secret(PASSWORD)).await.unwrap();
     let again = member::ops::accept_as_new(&bench.app, &word, "Eve", &secret(PASSWORD)).await.unwrap_err();
+    let his_own = member::ops::accept(&bench.app, bob, &word).await.unwrap_err();
 
     assert_eq!((offer.email.as_str(), offer.role, offer.is_known), ("bob@acme.example", Role::Editor, false));
-    assert_eq!((elses.code, again.code), (Code::WrongState, Code::WordRefused));
+    assert_eq!((elses.code, again.code, his_own.code), (Code::WrongState, Code::WordRefused, Code::WordRefused));
+    assert_eq!(member::ops::list(&bench.app, &organization, Default::default()).await.unwrap().data.len(), 1);
     assert_eq!(member::ops::places(&bench.app, (bob, Credential::None)).await.unwrap()[0].role, Role::Editor);
     let known = invite("ada@acme.example").await;
     assert!(member::ops::look_at(&bench.app, &known).await.unwrap().is_known);

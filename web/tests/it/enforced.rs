@@ -222,19 +222,3 @@ async fn a_stolen_session_after_role_removal() {
     assert_eq!(caller(&bench, &browser).await.unwrap_err().code, Code::NotFound);
     assert!(browser.get("/").await.text.contains("You belong to no workspace"));
 }
-
-#[tokio::test]
-async fn an_invitation_token_reused() {
-    let bench = bench(&[]).await;
-    let made = member::ops::invite(&bench.app, &owner(&bench), "bob@acme.example", None, Role::Editor).await.unwrap();
-    let word = made.url.unwrap().expose().split("word=").nth(1).unwrap().parse().unwrap();
-    let password = PASSWORD.parse().unwrap();
-    let first = member::ops::accept_as_new(&bench.app, &word, "Bob", &password).await.unwrap();
-
-    let again = member::ops::accept_as_new(&bench.app, &word, "Mallory", &password).await.unwrap_err();
-    let known = member::ops::accept(&bench.app, first, &word).await.unwrap_err();
-
-    assert_eq!((again.code, known.code), (Code::WordRefused, Code::WordRefused));
-    let members = member::ops::list(&bench.app, &owner(&bench), Default::default()).await.unwrap();
-    assert_eq!(members.data.len(), 1);
-}
