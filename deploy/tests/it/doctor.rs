@@ -3,25 +3,25 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::process::Command;
 
 use freshet_core::connector::Registry;
 use freshet_core::testing::{Bench, surroundings, with_database};
 use freshet_core::vault::Vault;
 use serde_json::Value;
 
+use crate::shop::{free, freshet};
+
 /// A check's state, what it found, and what to do.
 type Told = BTreeMap<String, (String, String, Option<String>)>;
 
 fn doctor(bench: &Bench, settings: &[(&str, &str)]) -> (bool, Told, String) {
     let own = &bench.app.settings;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_freshet"));
-    command.args(["doctor", "--json"]).env_remove("FRESHET_OWNER_DATABASE_URL").envs([
+    let environment = [
         ("FRESHET_DATABASE_URL", own.database_url.expose()),
         ("FRESHET_MASTER_KEYS", own.master_keys.expose()),
         ("FRESHET_API_LISTEN", "127.0.0.1:0"),
-    ]);
-    let output = command.envs(settings.iter().copied()).output().unwrap();
+    ];
+    let output = freshet(&["doctor", "--json"], environment).envs(settings.iter().copied()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let report: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
     assert_eq!(report["ok"].as_bool().unwrap(), output.status.success());
@@ -60,12 +60,9 @@ async fn an_installation_as_it_should_be_passes() {
 async fn what_is_wrong_is_a_failure_that_says_what_to_do_and_no_secret() {
     let bench = Bench::new(Registry::default()).await;
     let (name, key) = (bench.admin_url.rsplit_once('/').unwrap().1, Vault::draw_master_key());
-    let dead = {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
+    let dead = free();
     let owner = with_database(&surroundings("FRESHET_OWNER_DATABASE_URL"), name);
-    let (smtp, otlp) = (format!("smtp://ada:hunter2@127.0.0.1:{dead}"), format!("http://127.0.0.1:{dead}"));
+    let (smtp, otlp) = (format!("smtp://ada:hunter2@{dead}"), format!("http://{dead}"));
 
     let (passed, told, text) = doctor(
         &bench,

@@ -1,7 +1,5 @@
 //! An organization's own egress policy, from the command line to what a worker dials.
 
-use std::process::Command;
-
 use freshet_core::endpoint::{Connection, Destination, ops as endpoint};
 use freshet_core::operation::Question;
 use freshet_core::page::PageRequest;
@@ -12,9 +10,7 @@ use crate::shop::{Shop, make_orders, orders};
 use crate::snowflake::account::answered;
 
 fn egress(shop: &Shop, arguments: &[&str]) -> Value {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_freshet"));
-    command.args(["organization", "egress", "acme"]).args(arguments).env_remove("FRESHET_OWNER_DATABASE_URL");
-    let done = command.envs(shop.environment.iter().cloned()).output().unwrap();
+    let done = shop.freshet(&["organization", "egress", "acme"]).args(arguments).output().unwrap();
     let (told, failed) = [done.stdout, done.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).into();
     if done.status.success() { serde_json::from_str(&told).unwrap() } else { Value::String(failed) }
 }

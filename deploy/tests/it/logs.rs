@@ -1,8 +1,7 @@
 //! What the log of a real process says: whose line each is, and that nobody else can write one.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
 use freshet_core::connector::ModelSpec;
 use freshet_core::endpoint::{Connection, ops as endpoint};
@@ -15,24 +14,26 @@ use freshet_core::{model, sync};
 use freshet_worker::sources::snowflake::client::http_client;
 use serde_json::{Value, json};
 
-use crate::shop::{Shop, make_orders, orders, until};
+use crate::shop::{Process, Shop, free, make_orders, orders, until};
 use crate::snowflake::account::answered;
 
 /// A process whose log is kept.
-struct Logged(Child, PathBuf);
+struct Logged {
+    _process: Process,
+    log: PathBuf,
+}
 
 impl Logged {
     fn start(shop: &Shop, role: &str, extra: &[(&str, &str)]) -> Self {
         let path = std::env::temp_dir().join(format!("freshet-log-{}", RequestId::new()));
         let log = std::fs::File::create(&path).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_freshet"));
-        command.arg(role).env_remove("FRESHET_OWNER_DATABASE_URL").stdout(Stdio::null()).stderr(log);
-        command.envs(shop.environment.iter().cloned()).envs(extra.iter().copied());
-        Self(command.spawn().unwrap(), path)
+        let mut command = shop.freshet(&[role]);
+        let process = command.envs(extra.iter().copied()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        Self { _process: Process(process), log: path }
     }
 
     fn text(&self) -> String {
-        std::fs::read_to_string(&self.1).unwrap()
+        std::fs::read_to_string(&self.log).unwrap()
     }
 
     /// Every line, each a JSON object.
@@ -48,9 +49,7 @@ impl Logged {
 
 impl Drop for Logged {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        let _ = std::fs::remove_file(&self.1);
+        let _ = std::fs::remove_file(&self.log);
     }
 }
 
@@ -100,7 +99,7 @@ async fn every_line_of_an_attempt_carries_workspace_sync_run_and_attempt() {
 #[tokio::test]
 async fn every_line_of_a_request_carries_its_id_and_workspace() {
     let shop = Shop::new(&make_orders(1), orders(), &[], json!({})).await;
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let address = free();
     let extra = [("FRESHET_LOG_FORMAT", "json"), ("FRESHET_API_LISTEN", &address)];
     let api = Logged::start(&shop, "api", &extra);
     let url = format!("http://{address}/v1/syncs/{}", shop.sync);

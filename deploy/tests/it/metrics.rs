@@ -1,36 +1,17 @@
 //! What Prometheus is told, by a worker and by the API, each in a process of its own.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-
 use freshet_core::metrics;
 use freshet_core::testing::EGRESS;
 use freshet_worker::sources::snowflake::client::http_client;
 use serde_json::json;
 
-use crate::shop::{Shop, make_orders, orders, until};
-
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::shop::{Process, Shop, free, make_orders, orders, until};
 
 /// The role in a process, and where its metrics are.
-fn start(shop: &Shop, role: &str, extra: &[(&str, &str)]) -> (Ended, String) {
+fn start(shop: &Shop, role: &str, extra: &[(&str, &str)]) -> (Process, String) {
     let address = free();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_freshet"));
-    command.arg(role).env_remove("FRESHET_OWNER_DATABASE_URL").stdout(Stdio::null()).stderr(Stdio::null());
-    command.envs(shop.environment.iter().cloned()).env("FRESHET_METRICS_LISTEN", &address);
-    command.envs(extra.iter().copied());
-    (Ended(command.spawn().unwrap()), format!("http://{address}/metrics"))
-}
-
-fn free() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    let process = shop.process(role, &[extra, &[("FRESHET_METRICS_LISTEN", &address)]].concat());
+    (process, format!("http://{address}/metrics"))
 }
 
 async fn read(url: &str) -> Option<String> {

@@ -221,9 +221,7 @@ async fn a_stream_goes_on_after_a_restore_and_replays_to_the_table() {
 
 /// What `freshet doctor` says with the environment of the shop's workers, and whether it passed.
 fn doctor(shop: &Shop) -> (bool, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_freshet"));
-    command.arg("doctor").env_remove("FRESHET_OWNER_DATABASE_URL").envs(shop.environment.iter().cloned());
-    let output = command.env("FRESHET_API_LISTEN", "127.0.0.1:0").output().unwrap();
+    let output = shop.freshet(&["doctor"]).env("FRESHET_API_LISTEN", "127.0.0.1:0").output().unwrap();
     (output.status.success(), String::from_utf8(output.stdout).unwrap())
 }
 
@@ -276,12 +274,12 @@ async fn the_commands_of_the_readme_back_up_and_restore() {
     };
 
     run(block_of_readme("umask 077"));
+    run(block_of_readme("createdb --owner"));
+
     for file in ["freshet.dump", "freshet.keys"] {
         let mode = std::fs::metadata(folder.join(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "others may read {file}");
     }
-    run(block_of_readme("createdb --owner"));
-
     let keys = std::fs::read_to_string(folder.join("freshet.keys")).unwrap();
     assert_eq!(keys, shop.bench.app.settings.master_keys.expose());
     std::fs::remove_dir_all(&folder).unwrap();

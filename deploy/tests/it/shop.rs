@@ -1,6 +1,8 @@
-//! A source with orders, a sync to a topic of its own, and worker processes to start and kill.
+//! A source with orders, a sync to a topic of its own, and processes to start and kill.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -145,12 +147,19 @@ impl Shop {
         self
     }
 
-    /// Starts a worker process; it is killed when dropped.
-    pub fn worker(&self) -> Worker {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_freshet"));
-        command.arg("worker").env_remove("FRESHET_OWNER_DATABASE_URL").stdout(Stdio::null()).stderr(Stdio::null());
-        command.envs(self.environment.iter().cloned());
-        Worker(command.spawn().unwrap())
+    /// Starts a worker.
+    pub fn worker(&self) -> Process {
+        self.process("worker", &[])
+    }
+
+    /// Starts a role, with `extra` in its environment.
+    pub fn process(&self, role: &str, extra: &[(&str, &str)]) -> Process {
+        Process::silent(self.freshet(&[role]).envs(extra.iter().copied()))
+    }
+
+    /// A command in the environment of this shop's workers.
+    pub fn freshet(&self, arguments: &[&str]) -> Command {
+        freshet(arguments, self.environment.iter().cloned())
     }
 
     pub async fn run(&self) -> RunId {
@@ -203,28 +212,53 @@ pub async fn run_sql(url: &str, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
 }
 
-/// A worker process.
-pub struct Worker(Child);
+/// A command of the binary, which is not told the schema's owner.
+pub fn freshet<N: AsRef<OsStr>, V: AsRef<OsStr>>(
+    arguments: &[&str],
+    environment: impl IntoIterator<Item = (N, V)>,
+) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_freshet"));
+    command.args(arguments).env_remove("FRESHET_OWNER_DATABASE_URL").envs(environment);
+    command
+}
 
-impl Worker {
+/// An address of this machine that nobody listens on.
+pub fn free() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// A process; it is killed when dropped.
+pub struct Process(pub Child);
+
+impl Process {
+    /// Starts it; nobody hears what it says.
+    pub fn silent(command: &mut Command) -> Self {
+        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
     pub fn signal(&self, signal: &str) {
         let done = Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap();
         assert!(done.success());
     }
 
-    /// Asks it to stop, and waits.
-    pub fn stop(self) {
+    /// Asks it to stop, and waits; how long it took.
+    pub fn stop(self) -> Duration {
         self.signal("-TERM");
-        self.wait();
+        self.wait()
     }
 
-    /// Waits until it has ended.
-    pub fn wait(mut self) {
-        self.0.wait().unwrap();
+    /// Waits until it has ended; how long it took.
+    pub fn wait(mut self) -> Duration {
+        let since = Instant::now();
+        while self.0.try_wait().unwrap().is_none() {
+            assert!(since.elapsed() < PATIENCE, "waited {PATIENCE:?} until the process has ended");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        since.elapsed()
     }
 }
 
-impl Drop for Worker {
+impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

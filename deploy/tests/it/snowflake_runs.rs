@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use freshet_core::connector::ModelSpec;
@@ -20,23 +20,16 @@ use freshet_core::{run, sync};
 use freshet_worker::sources::snowflake::client::http_client;
 use serde_json::{Value, json};
 
-use crate::shop::{Shop, each_once};
+use crate::shop::{Process, Shop, each_once};
 use crate::snowflake::Account;
 use crate::snowflake::account::{self, answered};
 use crate::snowflake::runs::replayed;
 
 /// A running emulator with the database SHOP.
 pub struct Emulator {
-    process: Child,
+    _process: Process,
     url: String,
     database_url: String,
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 fn program() -> PathBuf {
@@ -59,7 +52,7 @@ impl Emulator {
             .unwrap();
         let mut url = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut url).unwrap();
-        let emulator = Self { process, url: url.trim().to_owned(), database_url };
+        let emulator = Self { _process: Process(process), url: url.trim().to_owned(), database_url };
         emulator.command("create-database", &["SHOP"]);
         emulator.command("create-user", &["LOADER"]);
         emulator.sql("create warehouse WH; create schema FRESHET");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,11 @@ use freshet_core::testing::EGRESS;
 use freshet_worker::sources::snowflake::client::http_client;
 use serde_json::{Value, json};
 
-use crate::shop::{Shop, make_orders, orders, until};
+use crate::shop::{Process, Shop, free, make_orders, orders, until};
 
 /// `deploy/dev/collector.py`, and what it has told so far.
 struct Collector {
-    process: Child,
+    _process: Process,
     endpoint: String,
     spans: Arc<Mutex<Vec<Value>>>,
 }
@@ -37,7 +37,7 @@ impl Collector {
                 told.lock().unwrap().push(serde_json::from_str(&line).unwrap());
             }
         });
-        Self { process, endpoint: format!("http://127.0.0.1:{}", first["port"]), spans }
+        Self { _process: Process(process), endpoint: format!("http://127.0.0.1:{}", first["port"]), spans }
     }
 
     /// The spans of a trace.
@@ -48,42 +48,6 @@ impl Collector {
     fn all(&self) -> Vec<Value> {
         self.spans.lock().unwrap().clone()
     }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-struct Process(Child);
-
-impl Process {
-    fn start(shop: &Shop, role: &str, extra: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_freshet"));
-        command.arg(role).env_remove("FRESHET_OWNER_DATABASE_URL").stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.envs(shop.environment.iter().cloned()).envs(extra.iter().copied()).spawn().unwrap())
-    }
-
-    /// Asks it to stop, and waits; how long it took.
-    async fn stop(mut self) -> Duration {
-        let since = Instant::now();
-        assert!(Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap().success());
-        until("the process has stopped", async || self.0.try_wait().unwrap()).await;
-        since.elapsed()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 /// Has the API queue a run, as part of a trace; the run's id.
@@ -114,7 +78,7 @@ async fn one_trace_goes_from_the_request_to_the_commit_in_kafka() {
         // Whatever is logged: traces do not go by it.
         ("FRESHET_LOG", "error"),
     ];
-    let (api, worker) = (Process::start(&shop, "api", &otlp), Process::start(&shop, "worker", &otlp));
+    let (api, worker) = (shop.process("api", &otlp), shop.process("worker", &otlp));
     let (trace, caller) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
     let unwanted = "5bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -122,8 +86,8 @@ async fn one_trace_goes_from_the_request_to_the_commit_in_kafka() {
     let ended = shop.ended(run).await;
     let unseen = ask_for_a_run(&shop, &address, &format!("00-{unwanted}-{caller}-00")).await;
     shop.ended(unseen).await;
-    api.stop().await;
-    worker.stop().await;
+    api.stop();
+    worker.stop();
 
     let spans = until("the spans have come", async || {
         let spans = collector.of(trace);
@@ -197,13 +161,13 @@ async fn a_failed_attempt_is_marked_and_tells_its_code_alone() {
     let (collector, address) = (Collector::start(), free());
     let otlp = [("FRESHET_OTLP_ENDPOINT", collector.endpoint.as_str()), ("FRESHET_API_LISTEN", &address)];
     shop.sql("drop table orders").await;
-    let _api = Process::start(&shop, "api", &otlp);
-    let worker = Process::start(&shop, "worker", &otlp);
+    let _api = shop.process("api", &otlp);
+    let worker = shop.process("worker", &otlp);
     let trace = "6bf92f3577b34da6a3ce929d0e0e4736";
 
     let run = ask_for_a_run(&shop, &address, &format!("00-{trace}-00f067aa0ba902b7-01")).await;
     let failure = shop.ended(run).await.failure.unwrap();
-    worker.stop().await;
+    worker.stop();
 
     let spans = until("the attempt has come", async || {
         let spans = collector.of(trace);
@@ -227,7 +191,7 @@ async fn a_dead_collector_delays_nothing_and_fails_nothing() {
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let address = free();
     let otlp = [("FRESHET_OTLP_ENDPOINT", endpoint.as_str()), ("FRESHET_API_LISTEN", &address)];
-    let (api, worker) = (Process::start(&shop, "api", &otlp), Process::start(&shop, "worker", &otlp));
+    let (api, worker) = (shop.process("api", &otlp), shop.process("worker", &otlp));
     let trace = "7bf92f3577b34da6a3ce929d0e0e4736";
 
     let run = ask_for_a_run(&shop, &address, &format!("00-{trace}-00f067aa0ba902b7-01")).await;
@@ -243,6 +207,6 @@ async fn a_dead_collector_delays_nothing_and_fails_nothing() {
 
     assert_eq!(ended.counts.published, 2_500);
     assert!(took < Duration::from_secs(20), "3 000 requests took {took:?}");
-    let (api, worker) = (api.stop().await, worker.stop().await);
+    let (api, worker) = (api.stop(), worker.stop());
     assert!(api.max(worker) < Duration::from_secs(12), "stopping took {api:?} and {worker:?}");
 }

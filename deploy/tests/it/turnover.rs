@@ -1,9 +1,7 @@
 //! A master key turned over while API and worker run, each a process of its own: secrets are written and opened all the
 //! while, and no opening fails.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -19,7 +17,7 @@ use freshet_core::vault::Vault;
 use freshet_worker::sources::snowflake::client::http_client;
 use serde_json::{Value, json};
 
-use crate::shop::{Shop, make_orders, orders, until};
+use crate::shop::{Process, Shop, free, freshet, make_orders, orders, until};
 use crate::snowflake::account::answered;
 
 /// A file of master keys, gone with the test.
@@ -53,28 +51,13 @@ impl Drop for Keys {
     }
 }
 
-struct Process(Child);
-
-impl Process {
-    fn start(role: &str, environment: Vec<(String, String)>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_freshet"));
-        command.arg(role).env_remove("FRESHET_OWNER_DATABASE_URL").stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.envs(environment).spawn().unwrap())
-    }
+fn start(role: &str, environment: Vec<(String, String)>) -> Process {
+    Process::silent(&mut freshet(&[role], environment))
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// What a command prints: JSON.
-fn told(arguments: &[&str], environment: Vec<(String, String)>) -> Result<Value, String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_freshet"));
-    command.args(arguments).env_remove("FRESHET_OWNER_DATABASE_URL").envs(environment);
-    let output = command.output().unwrap();
+/// What a command prints: JSON. Whatever else the test does goes on meanwhile.
+async fn told(arguments: &'static [&str], environment: Vec<(String, String)>) -> Result<Value, String> {
+    let output = tokio::task::spawn_blocking(move || freshet(arguments, environment).output().unwrap()).await.unwrap();
     if output.status.success() {
         Ok(serde_json::from_slice(&output.stdout).unwrap())
     } else {
@@ -143,17 +126,18 @@ async fn a_master_key_is_turned_over_while_secrets_are_written_and_opened() {
     person(&shop).await;
     let id = connection(&shop).await;
     let keys = Keys::new(&[&old]);
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let address = free();
     let mut environment = keys.environment(&shop);
     environment.push(("FRESHET_API_LISTEN".into(), address.clone()));
     environment.push(("FRESHET_API_WRITES_PER_MINUTE".into(), "60000".into()));
     environment.push(("FRESHET_API_READS_PER_MINUTE".into(), "60000".into()));
-    let _processes = [Process::start("api", environment), Process::start("worker", keys.environment(&shop))];
+    let _processes = [start("api", environment), start("worker", keys.environment(&shop))];
     let api = format!("http://{address}");
     let http = http_client(&EGRESS, &api).unwrap();
     until("the API answers", async || http.get(format!("{api}/readyz")).send().await.ok()).await;
-    let status = || told(&["key", "status"], keys.environment(&shop)).unwrap();
-    assert_eq!((secrets(&status(), "test"), secrets(&status(), "second")), (Some(2), None));
+    let status = async || told(&["key", "status"], keys.environment(&shop)).await.unwrap();
+    let first = status().await;
+    assert_eq!((secrets(&first, "test"), secrets(&first, "second")), (Some(2), None));
 
     let (done, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
     let open_on = async {
@@ -167,7 +151,7 @@ async fn a_master_key_is_turned_over_while_secrets_are_written_and_opened() {
     let turn_over = async {
         let counted = async |what: &str, test: Option<i64>, second: Option<i64>| {
             until(what, async || {
-                let status = status();
+                let status = status().await;
                 (secrets(&status, "test") == test && secrets(&status, "second") == second).then_some(())
             })
             .await;
@@ -195,7 +179,7 @@ async fn a_master_key_is_turned_over_while_secrets_are_written_and_opened() {
 
     assert!(written > 20 && opened.load(Ordering::Relaxed) > 5, "{written} written, {opened:?} opened");
     assert_eq!(shop.run_to_the_end().await.counts.published, 10);
-    let status = status();
+    let status = status().await;
     assert_eq!(
         (&status["seals"], &status["current"], &status["to_rewrap"]),
         (&json!("second"), &json!("second"), &json!(0))
@@ -206,12 +190,12 @@ async fn a_master_key_is_turned_over_while_secrets_are_written_and_opened() {
 async fn secrets_of_a_key_that_is_lost_are_named_and_say_what_to_do() {
     let shop = Shop::new(&make_orders(1), orders(), &[], json!({})).await;
     let keys = Keys::new(&[&format!("second={}", Vault::draw_master_key())]);
-    let _worker = Process::start("worker", keys.environment(&shop));
+    let _worker = start("worker", keys.environment(&shop));
 
     let run = shop.run().await;
     let failure = until("the attempt has failed", async || shop.found(run).await.failure).await;
-    let status = told(&["key", "status"], keys.environment(&shop)).unwrap();
-    let rewrap = told(&["key", "rewrap"], keys.environment(&shop)).unwrap_err();
+    let status = told(&["key", "status"], keys.environment(&shop)).await.unwrap();
+    let rewrap = told(&["key", "rewrap"], keys.environment(&shop)).await.unwrap_err();
 
     assert_eq!(failure.code, "platform.vault");
     assert_eq!(failure.message, "master key `test` is not among the master keys that are given");
@@ -228,8 +212,8 @@ async fn a_row_that_was_moved_is_left_and_the_others_are_turned_over() {
     person(&shop).await;
     crate::shop::run_sql(&shop.bench.admin_url, "update secret set wrapped_key = substr(wrapped_key, 2)").await;
 
-    let rewrap = told(&["key", "rewrap"], keys.environment(&shop)).unwrap_err();
-    let status = told(&["key", "status"], keys.environment(&shop)).unwrap();
+    let rewrap = told(&["key", "rewrap"], keys.environment(&shop)).await.unwrap_err();
+    let status = told(&["key", "status"], keys.environment(&shop)).await.unwrap();
 
     assert!(rewrap.contains("1 secrets do not open"), "{rewrap}");
     assert_eq!((secrets(&status, "second"), secrets(&status, "test")), (Some(1), Some(1)));
