@@ -16,69 +16,60 @@ use subtle::ConstantTimeEq;
 use crate::pages::error;
 use crate::{Web, guard};
 
-/// Of the cookie's name: browsers take `__Host-` for this host alone, over TLS alone, for all of its paths.
-const HTTPS_NAME: &str = "__Host-fr_s";
-/// Over plain HTTP, on one's own machine, browsers would not take that.
-const HTTP_NAME: &str = "fr_s";
+/// A cookie's name over TLS, and over plain HTTP on one's own machine: browsers take `__Host-` for this host alone, over TLS
+/// alone, for all of its paths.
+type Name = (&'static str, &'static str);
 
-/// Of the cookie of a sign-in that is on its way to an issuer.
-const HTTPS_ATTEMPT: &str = "__Host-fr_o";
-const HTTP_ATTEMPT: &str = "fr_o";
+const SESSION: Name = ("__Host-fr_s", "fr_s");
+/// Of a sign-in that is on its way to an issuer.
+const ATTEMPT: Name = ("__Host-fr_o", "fr_o");
 /// As long as a person may take at the issuer.
 const ATTEMPT_S: u32 = 600;
 
-fn name(web: &Web) -> &'static str {
-    if guard::is_https(web) { HTTPS_NAME } else { HTTP_NAME }
-}
-
 /// The token in the request's cookie; empty without one.
 pub(crate) fn token(web: &Web, headers: &HeaderMap) -> Secret {
-    cookie(headers, name(web))
+    cookie(web, headers, SESSION)
 }
 
-fn cookie(headers: &HeaderMap, name: &str) -> Secret {
+/// The word of the sign-in that is on its way; empty without one.
+pub(crate) fn attempt(web: &Web, headers: &HeaderMap) -> Secret {
+    cookie(web, headers, ATTEMPT)
+}
+
+fn cookie(web: &Web, headers: &HeaderMap, name: Name) -> Secret {
+    let name = if guard::is_https(web) { name.0 } else { name.1 };
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(key, _)| *key == name).and_then(|(_, value)| value.parse().ok()).unwrap_or_default()
 }
 
-fn attempt_name(web: &Web) -> &'static str {
-    if guard::is_https(web) { HTTPS_ATTEMPT } else { HTTP_ATTEMPT }
-}
-
-/// The word of the sign-in that is on its way; empty without one.
-pub(crate) fn attempt(web: &Web, headers: &HeaderMap) -> Secret {
-    cookie(headers, attempt_name(web))
-}
-
-/// Has the browser keep the word of a sign-in that goes to an issuer. `Lax`: it comes back by a link from there.
+/// Has the browser keep the word of a sign-in that goes to an issuer.
 pub(crate) fn keep_attempt(web: &Web, response: &mut Response, word: &Secret) {
-    let secure = if guard::is_https(web) { "; Secure" } else { "" };
-    let (name, word) = (attempt_name(web), word.expose());
-    set(response, &format!("{name}={word}; Path=/; HttpOnly; SameSite=Lax; Max-Age={ATTEMPT_S}{secure}"));
+    put(web, response, ATTEMPT, word.expose(), Some(ATTEMPT_S));
 }
 
 /// Has it forget the word: it is good once.
 pub(crate) fn forget_attempt(web: &Web, response: &mut Response) {
-    let secure = if guard::is_https(web) { "; Secure" } else { "" };
-    set(response, &format!("{}=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0{secure}", attempt_name(web)));
+    put(web, response, ATTEMPT, "", Some(0));
 }
 
 /// Has the browser keep a token, until it is closed or the session's time is over.
 pub(crate) fn keep(web: &Web, response: &mut Response, token: &Secret) {
-    let secure = if guard::is_https(web) { "; Secure" } else { "" };
-    set(response, &format!("{}={}; Path=/; HttpOnly; SameSite=Lax{secure}", name(web), token.expose()));
+    put(web, response, SESSION, token.expose(), None);
 }
 
 /// Has the browser forget it, and whatever else it keeps of us.
 pub(crate) fn forget(web: &Web, response: &mut Response) {
-    let secure = if guard::is_https(web) { "; Secure" } else { "" };
-    set(response, &format!("{}=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0{secure}", name(web)));
+    put(web, response, SESSION, "", Some(0));
     response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\", \"cookies\", \"storage\""));
 }
 
-fn set(response: &mut Response, cookie: &str) {
-    if let Ok(value) = HeaderValue::from_str(cookie) {
+/// Sets a cookie, until the browser is closed or for so many seconds. `Lax`: one comes back by a link from an issuer.
+fn put(web: &Web, response: &mut Response, name: Name, value: &str, age_s: Option<u32>) {
+    let (name, secure) = if guard::is_https(web) { (name.0, "; Secure") } else { (name.1, "") };
+    let age = age_s.map(|age_s| format!("; Max-Age={age_s}")).unwrap_or_default();
+    let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{age}{secure}");
+    if let Ok(value) = HeaderValue::from_str(&cookie) {
         response.headers_mut().append(header::SET_COOKIE, value);
     }
 }
