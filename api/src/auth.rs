@@ -81,19 +81,10 @@ async fn answer_within(id: RequestId, method: Method, path: String, request: Req
 
 /// Lets only requests with a valid key through, and says who they are from.
 pub(crate) async fn require_key(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let key = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .unwrap_or_default()
-        .trim();
-    match authenticate(&api, key, request.headers(), request.extensions()).await {
+    match authenticate(&api, request.headers(), request.extensions()).await {
         Ok(mut caller) => {
             tracing::Span::current().record("workspace.id", tracing::field::display(caller.workspace));
             caller.request = request.extensions().get::<RequestId>().copied();
-            let shown = Shown { key: key.parse().unwrap_or_default(), workspace: caller.workspace };
-            request.extensions_mut().insert(shown);
             let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
             let route = format!("{} {path}", request.method());
             request.extensions_mut().insert(caller.clone());
@@ -107,8 +98,15 @@ pub(crate) async fn require_key(State(api): State<Api>, mut request: Request, ne
     }
 }
 
+/// The key of a request; empty without one.
+fn bearer(headers: &HeaderMap) -> &str {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().trim()
+}
+
 /// The caller by whatever key it is, in the workspace that the request names.
-async fn authenticate(api: &Api, key: &str, headers: &HeaderMap, extensions: &Extensions) -> CoreResult<Caller> {
+async fn authenticate(api: &Api, headers: &HeaderMap, extensions: &Extensions) -> CoreResult<Caller> {
+    let key = bearer(headers);
     let named = headers.get(WORKSPACE).map(|value| {
         let parsed = value.to_str().ok().and_then(|text| text.parse::<WorkspaceId>().ok());
         parsed.ok_or_else(|| Error::invalid("/Freshet-Workspace", "must be the id of a workspace, `ws_…`"))
@@ -129,7 +127,6 @@ async fn authenticate(api: &Api, key: &str, headers: &HeaderMap, extensions: &Ex
 }
 
 /// What a caller showed, for answers that last longer than what it allows may.
-#[derive(Clone)]
 pub(crate) struct Shown {
     key: Secret,
     workspace: WorkspaceId,
@@ -152,9 +149,9 @@ impl Shown {
 impl<S: Send + Sync> FromRequestParts<S> for Shown {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let shown = parts.extensions.get::<Self>().cloned();
-        shown.ok_or_else(|| Error::new(Code::Unauthenticated, "the request has no key").into())
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let key = bearer(&parts.headers).parse().unwrap_or_default();
+        Ok(Self { key, workspace: By::from_request_parts(parts, state).await?.0.workspace })
     }
 }
 
