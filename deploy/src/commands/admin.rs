@@ -267,10 +267,15 @@ impl Key {
                 let app = wire::app(Settings::load()?).await?;
                 turnover::announce(&app, false).await?;
                 let round = loop {
-                    match turnover::round(&app).await? {
-                        Some(round) => break round,
-                        None => tokio::time::sleep(REWRAP_AGAIN).await,
+                    if let Some(round) = turnover::round(&app).await? {
+                        break round;
                     }
+                    let (own, current) = (app.vault.current_key(), turnover::current(&app).await?.unwrap_or_default());
+                    anyhow::ensure!(
+                        own == current,
+                        "`{own}` comes first here, and `{current}` is the current master key now"
+                    );
+                    tokio::time::sleep(REWRAP_AGAIN).await;
                 };
                 println!("{}", json!({ "rewrapped": round.rewrapped, "master_key": app.vault.current_key() }));
                 anyhow::ensure!(round.broken == 0, "{} secrets do not open: their rows were changed", round.broken);

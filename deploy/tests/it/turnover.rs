@@ -16,6 +16,7 @@ use freshet_core::user::{self, ops::NewUser};
 use freshet_core::vault::Vault;
 use freshet_worker::sources::snowflake::client::http_client;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 
 use crate::shop::{Process, Shop, free, freshet, make_orders, orders, until};
 use crate::snowflake::account::answered;
@@ -218,4 +219,26 @@ async fn a_row_that_was_moved_is_left_and_the_others_are_turned_over() {
     assert!(rewrap.contains("1 secrets do not open"), "{rewrap}");
     assert_eq!((secrets(&status, "second"), secrets(&status, "test")), (Some(1), Some(1)));
     assert_eq!(turnover::round(&shop.bench.app).await.unwrap(), None::<Round>);
+}
+
+#[tokio::test]
+async fn a_command_that_rewraps_gives_up_once_another_key_is_current() {
+    let shop = Shop::new(&make_orders(1), orders(), &[], json!({})).await;
+    let old = shop.bench.app.settings.master_keys.expose().to_owned();
+    let keys = Keys::new(&[&format!("second={}", Vault::draw_master_key()), &old]);
+    // A worker that is at it, and does not end.
+    let mut worker = PgConnection::connect(&shop.bench.admin_url).await.unwrap();
+    let lock = "select pg_advisory_lock(hashtextextended('freshet master keys', 0))";
+    sqlx::query(lock).execute(&mut worker).await.unwrap();
+    let app = &shop.bench.app;
+
+    let rewrap = tokio::spawn(told(&["key", "rewrap"], keys.environment(&shop)));
+    until("the command has made its key current", async || {
+        (turnover::current(app).await.unwrap().unwrap() == "second").then_some(())
+    })
+    .await;
+    turnover::announce(app, false).await.unwrap();
+
+    let refused = rewrap.await.unwrap().unwrap_err();
+    assert!(refused.contains("`second` comes first here, and `test` is the current master key now"), "{refused}");
 }
