@@ -303,12 +303,22 @@ impl Session {
         }
     }
 
-    /// A topic's settings; none without the right to see them.
+    /// The settings of a topic that was seen; none without the right to see them. The broker that is asked can be one that
+    /// hears of a new topic later than the one that showed it.
     fn configs(&self, name: &str) -> Result<Option<BTreeMap<String, String>>> {
-        match native::describe_configs(&self.client, name, ASK) {
-            Ok(configs) => Ok(Some(configs)),
-            Err(code) if is_denied(code) => Ok(None),
-            Err(code) => Err(self.client.context().explain(&format!("cannot read the settings of `{name}`"), code)),
+        let deadline = Instant::now() + LEADERS;
+        loop {
+            match native::describe_configs(&self.client, name, ASK) {
+                Ok(configs) => return Ok(Some(configs)),
+                Err(code) if is_denied(code) => return Ok(None),
+                Err(RDKafkaErrorCode::UnknownTopicOrPartition) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(code) => {
+                    let told = format!("cannot read the settings of `{name}`");
+                    return Err(self.client.context().explain(&told, code));
+                }
+            }
         }
     }
 
