@@ -4,7 +4,7 @@ use freshet_core::run::{self, RunState};
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::shop::{Shop, each_once, make_orders, orders};
+use crate::shop::{Shop, each_once, make_orders, orders, until};
 
 #[tokio::test]
 async fn only_new_rows_are_sent_and_an_idle_run_touches_nothing() {
@@ -45,6 +45,42 @@ async fn a_row_committed_late_is_never_lost() {
     each_once(&shop.committed(), 1..=12);
     let events = run::ops::events(&shop.bench.app, &shop.bench.caller, waiting.id, 0).await.unwrap();
     assert!(events.iter().any(|event| event.code == "source.note"), "nobody said why rows wait");
+}
+
+/// Both take long here, as they do on a table of millions.
+#[tokio::test]
+async fn no_rows_wait_for_a_vacuum_by_hand_or_by_the_server() {
+    let slow = "autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_insert_threshold = 0,
+                autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1";
+    let sql = format!(
+        "create table orders (id bigint primary key, name text);
+         insert into orders select n from generate_series(1, 10) as n;
+         create table by_hand as select n from generate_series(1, 200000) as n;
+         create table by_server with ({slow}) as select n from generate_series(1, 200000) as n;"
+    );
+    let shop = Shop::new(&sql, orders(), &[], json!({"mode": {"kind": "incremental", "cursor": "id"}})).await;
+    let _worker = shop.worker();
+    shop.run_to_the_end().await;
+    let mut by_hand = PgConnection::connect(&shop.source).await.unwrap();
+    let by_hand = tokio::spawn(async move {
+        by_hand.execute("set vacuum_cost_delay = 100").await.unwrap();
+        by_hand.execute("set vacuum_cost_limit = 1").await.unwrap();
+        by_hand.execute("vacuum by_hand").await
+    });
+    let mut asking = PgConnection::connect(&shop.source).await.unwrap();
+    let mut under_way = async || -> i64 {
+        let asked = "select count(distinct relid) from pg_stat_progress_vacuum
+                     where relid in ('by_hand'::regclass, 'by_server'::regclass)";
+        sqlx::query_scalar(asked).fetch_one(&mut asking).await.unwrap()
+    };
+    until("both vacuums are under way", async || (under_way().await == 2).then_some(())).await;
+
+    shop.sql("insert into orders values (11)").await;
+    let run = shop.run_to_the_end().await;
+
+    assert_eq!(run.counts.read, 1);
+    assert_eq!(under_way().await, 2, "a vacuum ended too soon to show anything");
+    by_hand.abort();
 }
 
 #[tokio::test]

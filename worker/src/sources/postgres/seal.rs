@@ -11,8 +11,9 @@
 //!
 //! The bound is a clock's reading for timestamps, today for dates, and the greatest value for whole
 //! numbers, which are to come from a sequence. Open transactions of the database are known by their
-//! virtual ids, which every login may see in `pg_locks`; Freshet's own sessions write nothing that a model reads
-//! and do not count. While a transaction is prepared nothing settles, for its virtual id is gone. A row whose cursor is
+//! virtual ids, which every login may see in `pg_locks`. Who writes no row of a model does not count: Freshet's own
+//! sessions, processes of no role (autovacuum), and VACUUM, which may take hours and never runs beside anything else in
+//! its transaction. While a transaction is prepared nothing settles, for its virtual id is gone. A row whose cursor is
 //! NULL lies below no bound and is never sent.
 
 use std::time::{Duration, Instant};
@@ -179,6 +180,8 @@ async fn candidate(
                           join pg_stat_activity as a on a.pid = l.pid
                           where l.locktype = 'virtualxid' and l.granted
                             and a.datid = (select oid from pg_database where datname = current_database())
+                            and a.usesysid is not null
+                            and a.pid not in (select pid from pg_stat_progress_vacuum)
                             and not (a.usename = current_user and a.application_name = 'freshet')), '{}')",
     )
     .fetch_one(connection)
