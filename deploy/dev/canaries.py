@@ -314,6 +314,14 @@ class CommandLines(threading.Thread):
                 except OSError:
                     pass
 
+    def show(self, text):
+        """Runs a process with `text` among its arguments until it is seen, or for a minute."""
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", text])
+        while process.poll() is None and not any(text.encode() in line for line in list(self.seen)):
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+
 
 class Scene:
     """An installation with a source, a cluster, a warehouse and a post office."""
@@ -851,7 +859,7 @@ def main():
             made = scene.connections(api)
             api.call("POST", "/v1/service-accounts", {"name": scene.open})
             api.send("GET", f"/v1/{scene.open}")
-            subprocess.run([sys.executable, "-c", "import time; time.sleep(0.5)", scene.open])
+            lines.show(scene.open)
             scene.issuers(person)
             scene.runs(api, made)
             scene.turnover()

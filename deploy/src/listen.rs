@@ -101,11 +101,17 @@ mod tests {
 
     const SHORT: Patience = Patience { head: Duration::from_millis(300), body: Duration::from_millis(300) };
 
+    const LONG: Patience = Patience { head: Duration::from_secs(30), body: Duration::from_secs(30) };
+
     async fn served() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+        served_with(SHORT).await
+    }
+
+    async fn served_with(patience: Patience) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, drain) = (listener.local_addr().unwrap(), CancellationToken::new());
         let router = Router::new().route("/", post(async |body: Bytes| body.len().to_string()));
-        (address, drain.clone(), tokio::spawn(serve(listener, router, drain, SHORT)))
+        (address, drain.clone(), tokio::spawn(serve(listener, router, drain, patience)))
     }
 
     /// Sends `head`, then a byte each 50 ms until the other end hangs up or has answered; what it said.
@@ -166,7 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_under_way_is_answered_before_the_end() {
-        let (address, drain, ended) = served().await;
+        let (address, drain, ended) = served_with(LONG).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na").await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -187,7 +193,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let told = async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.ip().to_string();
         let router = Router::new().route("/", axum::routing::get(told));
-        let _served = tokio::spawn(serve(listener, router, CancellationToken::new(), SHORT));
+        let _served = tokio::spawn(serve(listener, router, CancellationToken::new(), LONG));
 
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use freshet_core::connector::Registry;
+use freshet_core::db::Db;
 use freshet_core::run::{self, RunState};
+use freshet_core::settings::Settings;
 use freshet_core::testing::Bench;
 use serde_json::json;
 
@@ -113,11 +115,12 @@ async fn a_source_that_throws_everybody_out_is_read_on_from_where_it_was() {
 
 #[tokio::test]
 async fn whoever_falls_silent_in_a_transaction_loses_it_with_its_lease() {
-    let bench = Bench::with(Registry::default(), &[("lease_s", "0.5")]).await;
-    let silent = bench.app.db.tenant(bench.caller.workspace).await.unwrap();
+    let bench = Bench::new(Registry::default()).await;
+    let db = Db::connect(&Settings { lease_s: 0.5, ..(*bench.app.settings).clone() }).await.unwrap();
+    let silent = db.tenant(bench.caller.workspace).await.unwrap();
 
     tokio::time::sleep(Duration::from_secs(1)).await;
 
     assert!(silent.commit().await.is_err(), "the rows it held would keep another from taking its run over");
-    bench.app.db.ready().await.unwrap();
+    db.ready().await.unwrap();
 }

@@ -25,7 +25,11 @@ async fn a_worker_counts_what_it_delivered_and_names_no_tenant() {
 
     let run = shop.run_to_the_end().await;
     let told = until("the attempt is counted", async || {
-        read(&url).await.filter(|told| told.contains("freshet_attempts_total{outcome=\"succeeded\"} 1"))
+        let is_over = |told: &String| {
+            told.contains("freshet_attempts_total{outcome=\"succeeded\"} 1")
+                && told.contains("freshet_attempts_under_way 0")
+        };
+        read(&url).await.filter(is_over)
     })
     .await;
 

@@ -37,8 +37,8 @@ const SLOW_COUNTS: &str = "
 /// Until this is dropped no run of the shop goes on that has published something.
 pub struct Held(#[expect(dead_code, reason = "the lock lasts as long as its connection")] PgConnection);
 
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long anything may take; a machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 pub struct Shop {
     pub bench: Bench,

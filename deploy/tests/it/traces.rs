@@ -198,15 +198,17 @@ async fn a_dead_collector_delays_nothing_and_fails_nothing() {
     let ended = shop.ended(run).await;
     // More spans than there is room for: each request has one.
     let url = format!("http://{address}/healthz");
-    let (http, since) = (http_client(&EGRESS, &url).unwrap(), Instant::now());
+    let http = http_client(&EGRESS, &url).unwrap();
+    let mut slowest = Duration::ZERO;
     for _ in 0..50 {
+        let since = Instant::now();
         let answers = (0..60).map(|_| async { http.get(&url).send().await.unwrap().status().as_u16() });
         assert!(futures::future::join_all(answers).await.iter().all(|status| *status == 204));
+        slowest = slowest.max(since.elapsed());
     }
-    let took = since.elapsed();
 
     assert_eq!(ended.counts.published, 2_500);
-    assert!(took < Duration::from_secs(20), "3 000 requests took {took:?}");
+    assert!(slowest < Duration::from_secs(5), "60 requests took {slowest:?}: somebody waits for the collector");
     let (api, worker) = (api.stop(), worker.stop());
     assert!(api.max(worker) < Duration::from_secs(12), "stopping took {api:?} and {worker:?}");
 }

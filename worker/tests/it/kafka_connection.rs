@@ -103,7 +103,7 @@ async fn each_way_to_fail_has_a_step_and_a_code() {
         let steps = open(at(&servers, security)).await.check().await;
 
         assert_eq!(failures(&steps), [(step, Some(code))], "{name}: {steps:?}");
-        assert!(since.elapsed() < Duration::from_secs(13), "{name} took {:?}", since.elapsed());
+        assert!(since.elapsed() < Duration::from_secs(30), "{name} took {:?}", since.elapsed());
         let after = steps.iter().skip_while(|step| step.state != StepState::Failed).skip(1);
         assert!(after.into_iter().all(|step| step.state == StepState::Skipped), "{name}: {steps:?}");
         assert!(!format!("{steps:?}").contains("admin-secret"));

@@ -131,7 +131,7 @@ async fn what_a_dead_producer_left_open_is_aborted_by_the_next_fence_at_once() {
     let took = since.elapsed();
     lane.send(rows(10..20), progress(20)).await.unwrap();
 
-    assert!(took < Duration::from_secs(10), "took {took:?}; the broker's own time-out is 60 s");
+    assert!(took < Duration::from_secs(30), "took {took:?}; the broker's own time-out is 60 s");
     assert_eq!(found, Some(progress(10)));
     assert_eq!(ids(&bench.committed()), (0..20).collect::<Vec<_>>());
 }
@@ -178,7 +178,7 @@ async fn reading_progress_waits_for_a_foreign_open_transaction() {
 
         assert!(was_waiting, "5 was all that could be seen, and 10 was committed");
         assert_eq!(found, Some(progress(10)));
-        assert!(since.elapsed() < Duration::from_secs(10));
+        assert!(since.elapsed() < Duration::from_secs(30));
     }
 }
 

@@ -486,6 +486,7 @@ async fn sql_of_models_that_reaches_out_is_refused_and_past_the_check_does_nothi
     bench.sql(&format!("grant select on orders to {login}")).await;
     let mut settings = bench.settings();
     (settings["user"], settings["password"]) = (login.clone().into(), login.clone().into());
+    let mut patient = open(settings.clone()).await;
     settings["statement_timeout_s"] = 1.into();
     let mut source = open(settings).await;
 
@@ -503,7 +504,7 @@ async fn sql_of_models_that_reaches_out_is_refused_and_past_the_check_does_nothi
         let is_undone = ["select 1 as n;--", "set_config('default", "backend(1)"].iter().any(|word| sql.contains(word));
         assert!(previewed.is_err() || is_undone, "{sql}: {previewed:?}");
         let who = select("select current_user::text as who, count(*)::int as n from orders");
-        let after = serde_json::to_string(&source.preview(&who, 1).await.unwrap().rows).unwrap();
+        let after = serde_json::to_string(&patient.preview(&who, 1).await.unwrap().rows).unwrap();
         assert!(after.contains(&login) && after.contains('5'), "{sql}: {after}");
         assert!(source.preview(&select("delete from orders returning id"), 1).await.is_err(), "{sql} opened writing");
     }

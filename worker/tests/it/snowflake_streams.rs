@@ -236,13 +236,14 @@ async fn a_delivered_table_stands_empty_so_that_a_late_seal_takes_nothing() {
 
 #[tokio::test]
 async fn a_spent_table_is_dropped_once_no_statement_can_be_as_old() {
-    let mut shop = Shop::with(new_stream("S", "ORDERS"), json!({"statement_timeout_s": 1})).await;
+    let mut shop = Shop::new().await;
     shop.sql("insert into ORDERS values (4, 'four')").await;
     shop.deliver(1).await;
     assert!(shop.seal(2).await.empty);
     assert!(shop.tables().await.contains("FRESHET_STG_SNC_1_000000000001"));
-    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    tokio::time::sleep(Duration::from_millis(6_100)).await;
 
+    shop.source = shop.emulator.open_with(json!({"statement_timeout_s": 3})).await;
     assert!(shop.seal(3).await.empty);
 
     assert!(!shop.tables().await.contains("FRESHET_STG_SNC_1_000000000001"));
