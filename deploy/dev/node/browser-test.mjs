@@ -21,7 +21,10 @@ const address = (name) => `${name}.${run}@acme.example`;
 const browser = await chromium.launch({
   executablePath: process.env.FRESHET_DEV_BROWSER,
   // Root has no sandbox, and the pages are our own. The issuer's would fetch a font from elsewhere, and wait for it.
-  args: [...(process.getuid() === 0 ? ['--no-sandbox'] : []), '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost'],
+  args: [
+    ...(process.getuid() === 0 ? ['--no-sandbox'] : []),
+    '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1',
+  ],
 });
 const violations = [];
 

@@ -21,80 +21,103 @@ const CREATE: Operation = Operation::RD_KAFKA_ACL_OPERATION_CREATE;
 const DESCRIBE: Operation = Operation::RD_KAFKA_ACL_OPERATION_DESCRIBE;
 const CONFIGS: Operation = Operation::RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS;
 
-/// Allows alice an operation on all resources whose names begin so; waits until the broker knows.
-async fn allow(grants: &[(Kind, &str, Operation)]) {
-    let client: BaseProducer = client().create().unwrap();
-    for (kind, name, operation) in grants {
-        allow_one(&client, *kind, name, *operation);
+/// A right of alice's: to all resources whose names begin so.
+#[derive(Debug, Clone, Copy)]
+struct Right<'a>(Kind, &'a str, Operation);
+
+/// How librdkafka makes a binding, and a filter for bindings.
+type New = unsafe extern "C" fn(
+    Kind,
+    *const c_char,
+    sys::rd_kafka_ResourcePatternType_t,
+    *const c_char,
+    *const c_char,
+    Operation,
+    sys::rd_kafka_AclPermissionType_t,
+    *mut c_char,
+    usize,
+) -> *mut sys::rd_kafka_AclBinding_t;
+
+impl Right<'_> {
+    fn allow(self, client: &BaseProducer) {
+        let ask = |rk, acl, queue| {
+            // SAFETY: as `ask` has it; the array is read before the call returns.
+            unsafe { sys::rd_kafka_CreateAcls(rk, [acl].as_mut_ptr(), 1, std::ptr::null(), queue) };
+        };
+        self.ask(client, sys::rd_kafka_AclBinding_new, ask, |event| {
+            let mut count = 0;
+            // SAFETY: the event lives while this runs, and is of the request above.
+            unsafe {
+                let result = sys::rd_kafka_event_CreateAcls_result(event);
+                let results = sys::rd_kafka_CreateAcls_result_acls(result, &mut count);
+                assert_eq!(count, 1);
+                assert!(sys::rd_kafka_acl_result_error(*results).is_null());
+            }
+        });
     }
+
+    /// Whether the broker goes by it: the controller has it first.
+    fn is_known(self, client: &BaseProducer) -> bool {
+        let ask = |rk, filter, queue| {
+            // SAFETY: as `ask` has it.
+            unsafe { sys::rd_kafka_DescribeAcls(rk, filter, std::ptr::null(), queue) };
+        };
+        self.ask(client, sys::rd_kafka_AclBindingFilter_new, ask, |event| {
+            let mut count = 0;
+            // SAFETY: the event lives while this runs, and is of the request above.
+            unsafe {
+                sys::rd_kafka_DescribeAcls_result_acls(sys::rd_kafka_event_DescribeAcls_result(event), &mut count)
+            };
+            count == 1
+        })
+    }
+
+    fn ask<R>(
+        self,
+        client: &BaseProducer,
+        new: New,
+        ask: impl FnOnce(*mut sys::rd_kafka_t, *mut sys::rd_kafka_AclBinding_t, *mut sys::rd_kafka_queue_t),
+        read: impl FnOnce(*mut sys::rd_kafka_event_t) -> R,
+    ) -> R {
+        let Self(kind, name, operation) = self;
+        let text = |text: &str| CString::new(text).unwrap();
+        let (name, principal, host) = (text(name), text("User:alice"), text("*"));
+        let mut reason = [0 as c_char; 256];
+        // SAFETY: the client lives; texts are copied; what is made is given back once, the result with its event.
+        unsafe {
+            let rk = client.client().native_ptr();
+            let queue = sys::rd_kafka_queue_new(rk);
+            let acl = new(
+                kind,
+                name.as_ptr(),
+                sys::rd_kafka_ResourcePatternType_t::RD_KAFKA_RESOURCE_PATTERN_PREFIXED,
+                principal.as_ptr(),
+                host.as_ptr(),
+                operation,
+                sys::rd_kafka_AclPermissionType_t::RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW,
+                reason.as_mut_ptr(),
+                reason.len(),
+            );
+            assert!(!acl.is_null());
+            ask(rk, acl, queue);
+            let event = sys::rd_kafka_queue_poll(queue, 10_000);
+            let answer = read(event);
+            sys::rd_kafka_event_destroy(event);
+            sys::rd_kafka_AclBinding_destroy(acl);
+            sys::rd_kafka_queue_destroy(queue);
+            answer
+        }
+    }
+}
+
+/// Allows alice; waits until the broker knows.
+async fn allow(grants: &[Right<'_>]) {
+    let client: BaseProducer = client().create().unwrap();
+    grants.iter().for_each(|right| right.allow(&client));
     let since = Instant::now();
-    while !grants.iter().all(|(kind, name, operation)| is_known(&client, *kind, name, *operation)) {
+    while !grants.iter().all(|right| right.is_known(&client)) {
         assert!(since.elapsed() < Duration::from_secs(30), "the broker does not know of {grants:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Whether the broker goes by this right of alice's: the controller has it first.
-fn is_known(client: &BaseProducer, kind: Kind, name: &str, operation: Operation) -> bool {
-    let text = |text: &str| CString::new(text).unwrap();
-    let (name, principal, host) = (text(name), text("User:alice"), text("*"));
-    let mut reason = [0 as c_char; 256];
-    // SAFETY: the client lives; texts are copied; what is made is given back once, the result with its event.
-    unsafe {
-        let rk = client.client().native_ptr();
-        let queue = sys::rd_kafka_queue_new(rk);
-        let filter = sys::rd_kafka_AclBindingFilter_new(
-            kind,
-            name.as_ptr(),
-            sys::rd_kafka_ResourcePatternType_t::RD_KAFKA_RESOURCE_PATTERN_PREFIXED,
-            principal.as_ptr(),
-            host.as_ptr(),
-            operation,
-            sys::rd_kafka_AclPermissionType_t::RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW,
-            reason.as_mut_ptr(),
-            reason.len(),
-        );
-        assert!(!filter.is_null());
-        sys::rd_kafka_DescribeAcls(rk, filter, std::ptr::null(), queue);
-        let event = sys::rd_kafka_queue_poll(queue, 10_000);
-        let mut count = 0;
-        sys::rd_kafka_DescribeAcls_result_acls(sys::rd_kafka_event_DescribeAcls_result(event), &mut count);
-        sys::rd_kafka_event_destroy(event);
-        sys::rd_kafka_AclBinding_destroy(filter);
-        sys::rd_kafka_queue_destroy(queue);
-        count == 1
-    }
-}
-
-fn allow_one(client: &BaseProducer, kind: Kind, name: &str, operation: Operation) {
-    let text = |text: &str| CString::new(text).unwrap();
-    let (name, principal, host) = (text(name), text("User:alice"), text("*"));
-    let mut reason = [0 as c_char; 256];
-    // SAFETY: the client lives; texts are copied; what is made is given back once, the result with its event.
-    unsafe {
-        let rk = client.client().native_ptr();
-        let queue = sys::rd_kafka_queue_new(rk);
-        let acl = sys::rd_kafka_AclBinding_new(
-            kind,
-            name.as_ptr(),
-            sys::rd_kafka_ResourcePatternType_t::RD_KAFKA_RESOURCE_PATTERN_PREFIXED,
-            principal.as_ptr(),
-            host.as_ptr(),
-            operation,
-            sys::rd_kafka_AclPermissionType_t::RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW,
-            reason.as_mut_ptr(),
-            reason.len(),
-        );
-        assert!(!acl.is_null());
-        sys::rd_kafka_CreateAcls(rk, [acl].as_mut_ptr(), 1, std::ptr::null(), queue);
-        let event = sys::rd_kafka_queue_poll(queue, 10_000);
-        let mut count = 0;
-        let results = sys::rd_kafka_CreateAcls_result_acls(sys::rd_kafka_event_CreateAcls_result(event), &mut count);
-        assert_eq!(count, 1);
-        assert!(sys::rd_kafka_acl_result_error(*results).is_null());
-        sys::rd_kafka_event_destroy(event);
-        sys::rd_kafka_AclBinding_destroy(acl);
-        sys::rd_kafka_queue_destroy(queue);
     }
 }
 
@@ -110,9 +133,9 @@ fn as_alice(prefix: &str) -> Value {
 /// A plan of alice's, with these rights and no others.
 async fn alice(data: &[Operation], progress: &[Operation], id: &[Operation]) -> (Value, TopicPlan) {
     let (prefix, topic) = (unique("p"), unique("orders"));
-    let grants = data.iter().map(|operation| (TOPIC, topic.as_str(), *operation));
-    let grants = grants.chain(progress.iter().map(|operation| (TOPIC, prefix.as_str(), *operation)));
-    let grants: Vec<_> = grants.chain(id.iter().map(|operation| (ID, prefix.as_str(), *operation))).collect();
+    let grants = data.iter().map(|operation| Right(TOPIC, &topic, *operation));
+    let grants = grants.chain(progress.iter().map(|operation| Right(TOPIC, &prefix, *operation)));
+    let grants: Vec<_> = grants.chain(id.iter().map(|operation| Right(ID, &prefix, *operation))).collect();
     allow(&grants).await;
     (as_alice(&prefix), plan(&topic, Guarantee::ExactlyOnce))
 }
