@@ -204,8 +204,15 @@ impl Db {
     }
 
     /// `begin` holds a parsed UUID and nothing of a caller's text.
+    ///
+    /// Whoever begins may be dropped meanwhile: a caller hangs up, an attempt is aborted. With sqlx 0.9 the connection
+    /// would then go back to the pool within a transaction that nobody knows of, and what others do on it would hold its
+    /// locks and never be committed. So a task of its own begins: if nobody takes its transaction, it is rolled back.
     async fn begin(&self, begin: String) -> Result<Transaction<'static, Postgres>> {
-        self.pool.begin_with(sqlx::AssertSqlSafe(begin)).await.map_err(failed("cannot begin a transaction"))
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(sqlx::AssertSqlSafe(begin)).await });
+        let begun = begun.await.unwrap_or_else(|error| Err(sqlx::Error::Io(std::io::Error::other(error))));
+        begun.map_err(failed("cannot begin a transaction"))
     }
 
     /// The pool, for the dispatcher's functions and for LISTEN: they see ids and states of all workspaces.

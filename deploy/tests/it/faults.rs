@@ -8,8 +8,9 @@ use freshet_core::run::{self, RunState};
 use freshet_core::settings::Settings;
 use freshet_core::testing::Bench;
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
 
-use crate::shop::{Shop, each_once, make_orders, orders};
+use crate::shop::{Shop, each_once, make_orders, orders, until};
 
 const ROWS: i64 = 120_000;
 
@@ -123,4 +124,35 @@ async fn whoever_falls_silent_in_a_transaction_loses_it_with_its_lease() {
 
     assert!(silent.commit().await.is_err(), "the rows it held would keep another from taking its run over");
     db.ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_is_dropped_while_it_begins_leaves_no_transaction_open() {
+    // No server ends here what has long been idle.
+    let bench = Bench::with(Registry::default(), &[("lease_s", "600")]).await;
+    let (db, workspace) = (&bench.app.db, bench.caller.workspace);
+    let mut admin = PgConnection::connect(&bench.admin_url).await.unwrap();
+    db.ready().await.unwrap();
+    for polls in 1..12 {
+        let mut begun = Box::pin(db.tenant(workspace));
+        for _ in 0..polls {
+            if futures::poll!(begun.as_mut()).is_ready() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        drop(begun);
+        until("nobody is in a transaction", async || {
+            let open: i64 = sqlx::query_scalar(
+                "select count(*) from pg_stat_activity
+                 where datname = current_database() and xact_start is not null and pid <> pg_backend_pid()
+                   and usesysid is not null",
+            )
+            .fetch_one(&mut admin)
+            .await
+            .unwrap();
+            (open == 0).then_some(())
+        })
+        .await;
+    }
 }
