@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use tracing::Instrument as _;
 
 use crate::error::{Code, Error, Result};
 use crate::id::{InstallationId, OrganizationId, UserId, WorkspaceId};
@@ -210,8 +211,9 @@ impl Db {
     /// locks and never be committed. So a task of its own begins: if nobody takes its transaction, it is rolled back.
     async fn begin(&self, begin: String) -> Result<Transaction<'static, Postgres>> {
         let pool = self.pool.clone();
-        let begun = tokio::spawn(async move { pool.begin_with(sqlx::AssertSqlSafe(begin)).await });
-        let begun = begun.await.unwrap_or_else(|error| Err(sqlx::Error::Io(std::io::Error::other(error))));
+        let begun = async move { pool.begin_with(sqlx::AssertSqlSafe(begin)).await };
+        let begun = tokio::spawn(begun.in_current_span()).await;
+        let begun = begun.unwrap_or_else(|error| Err(sqlx::Error::Io(std::io::Error::other(error))));
         begun.map_err(failed("cannot begin a transaction"))
     }
 
